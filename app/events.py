@@ -1,0 +1,50 @@
+"""What a generation can say: frozen values that providers yield, and that surfaces encode. Imports nothing of ours.
+
+A generation is any number of `Token`, then exactly one `Done` or `Failed`.
+"""
+
+from typing import Literal
+
+import msgspec
+
+TokenKind = Literal["content", "thought", "tool_call"]
+
+
+class Usage(msgspec.Struct, frozen=True):
+    """Tokens read and written, as the upstream counted them, or as counted here where it did not say."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+
+
+class Token(msgspec.Struct, frozen=True, tag="token"):
+    """One piece of the answer. For a `tool_call`, `text` is the JSON of one OpenAI `tool_calls` delta list.
+
+    `index` counts content tokens from 1 and stays 0 for the other kinds. Providers leave it 0: the producer numbers.
+    """
+
+    text: str
+    kind: TokenKind = "content"
+    index: int = 0
+
+
+class Done(msgspec.Struct, frozen=True, tag="done"):
+    """The generation ended as the model meant it to: `stop`, `length`, `tool_calls`, `content_filter` …"""
+
+    finish_reason: str
+    usage: Usage
+    duration_ms: int = 0
+
+
+class Failed(msgspec.Struct, frozen=True, tag="failed"):
+    """The generation ended without being complete. `status` is the HTTP status it has while none has been sent."""
+
+    code: str
+    message: str
+    status: int
+    retryable: bool
+    retry_after_seconds: int | None = None
+
+
+Event = Token | Done | Failed
+Terminal = Done | Failed

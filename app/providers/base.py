@@ -1,0 +1,54 @@
+"""Where tokens come from: the one boundary that every upstream implements."""
+
+from collections.abc import AsyncIterator
+from typing import Any, Protocol
+
+import msgspec
+
+from app.events import Done, Token
+
+
+class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A failure for the simulator to act out once it has sent `at_token` tokens."""
+
+    kind: str
+    at_token: int = 0
+
+
+class SimulatorOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How a simulated upstream behaves; None leaves the simulator's default."""
+
+    seed: int = 0
+    first_token_ms: float | None = None
+    tokens_per_second: float | None = None
+    tokens: int | None = None
+    jitter: float | None = None
+    fault: Fault | None = None
+
+
+class GenerationRequest(msgspec.Struct, frozen=True):
+    """What a caller wants generated, whatever surface it came by.
+
+    `messages` are OpenAI's chat messages. `extra` are fields of the caller's body that Sluice does not know: they are
+    passed on to an upstream of the same protocol. `headers` are trace headers for the upstream.
+    """
+
+    model: str
+    messages: list[dict[str, Any]]
+    max_tokens: int | None = None
+    temperature: float | None = None
+    simulator: SimulatorOptions | None = None
+    extra: dict[str, Any] = {}
+    headers: dict[str, str] = {}
+
+
+class Provider(Protocol):
+    """Yields `Token`s (index 0), then one `Done`; raises an `UpstreamError` for any other end.
+
+    The iterator is consumed by one task and closed by it (`aclose`) whatever happens; closing must end the upstream's
+    work within a second. A provider bounds each of its own waits and sends nothing before the first `__anext__`.
+    """
+
+    def generate(self, request: GenerationRequest) -> AsyncIterator[Token | Done]: ...
+
+    async def aclose(self) -> None: ...
