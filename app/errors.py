@@ -4,6 +4,7 @@
     ├── InvalidRequest            400 invalid_request
     │   └── ModelNotFound         404 model_not_found
     ├── NotFound                  404 not_found
+    ├── LimitExceeded             413 limit_exceeded
     ├── Draining                  503 draining               retryable
     ├── Internal                  500 internal_error
     └── UpstreamError             502 upstream_error         retryable
@@ -61,6 +62,13 @@ class NotFound(SluiceError):
 
     status = 404
     code = "not_found"
+
+
+class LimitExceeded(SluiceError):
+    """A bound on what one request may take was reached."""
+
+    status = 413
+    code = "limit_exceeded"
 
 
 class Draining(SluiceError):

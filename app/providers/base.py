@@ -1,7 +1,7 @@
 """Where tokens come from: the one boundary that every upstream implements."""
 
 from collections.abc import AsyncIterator
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import msgspec
 
@@ -11,7 +11,7 @@ from app.events import Done, Token
 class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A failure for the simulator to act out once it has sent `at_token` tokens."""
 
-    kind: str
+    kind: Literal["error", "stall", "die"]
     at_token: int = 0
 
 
@@ -30,7 +30,8 @@ class GenerationRequest(msgspec.Struct, frozen=True):
     """What a caller wants generated, whatever surface it came by.
 
     `messages` are OpenAI's chat messages. `extra` are fields of the caller's body that Sluice does not know: they are
-    passed on to an upstream of the same protocol. `headers` are trace headers for the upstream.
+    passed on to an upstream of the same protocol. `headers` are trace headers for the upstream. `prefix` is content
+    that an earlier attempt delivered already: a provider that can continues behind it.
     """
 
     model: str
@@ -40,6 +41,7 @@ class GenerationRequest(msgspec.Struct, frozen=True):
     simulator: SimulatorOptions | None = None
     extra: dict[str, Any] = {}
     headers: dict[str, str] = {}
+    prefix: str = ""
 
 
 class Provider(Protocol):

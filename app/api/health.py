@@ -1,0 +1,52 @@
+"""Probes, and the front door for people."""
+
+from time import monotonic
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Response
+
+from app.api.context import Context, context
+from app.api.schemas import Health
+from app.version import VERSION
+
+router = APIRouter(tags=["health"])
+_started = monotonic()
+
+
+@router.get("/livez")
+async def livez() -> dict[str, str]:
+    """The event loop turns; depends on nothing else, so that no other system's outage restarts us."""
+    return {"status": "ok"}
+
+
+@router.get("/readyz", responses={503: {"description": "Takes no new streams."}})
+async def readyz(response: Response, ctx: Annotated[Context, Depends(context)]) -> dict[str, str]:
+    """New streams are welcome here."""
+    if ctx.producers.draining:
+        response.status_code = 503
+        return {"status": "draining"}
+    return {"status": "ready"}
+
+
+@router.get("/health")
+async def health(ctx: Annotated[Context, Depends(context)]) -> Health:
+    """How this worker is, for people."""
+    return Health(
+        status="draining" if ctx.producers.draining else "ok",
+        uptime_seconds=round(monotonic() - _started, 1),
+        version=VERSION,
+        checks={"event_loop": "ok", "active_streams": str(ctx.producers.active)},
+    )
+
+
+@router.get("/")
+async def root() -> dict[str, Any]:
+    """What this is, and where to go on."""
+    return {
+        "name": "sluice",
+        "version": VERSION,
+        "docs": "/docs",
+        "generate": "/api/v1/generate",
+        "openai": "/v1",
+        "health": "/health",
+    }

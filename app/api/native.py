@@ -1,0 +1,111 @@
+"""The native surface: /api/v1/generate, /api/v1/chat and /api/v1/stream, each as JSON or as server-sent events."""
+
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Header, Query, Request
+from pydantic import Json
+from starlette.responses import Response
+
+from app.api.context import Context, context, upstream_headers
+from app.api.openapi import native_responses
+from app.api.schemas import (
+    ChatBody,
+    GenerateAnswer,
+    GenerateBody,
+    GenerationBody,
+    MaxTokens,
+    ModelName,
+    Prompt,
+    SimulatorBody,
+    Temperature,
+    UsageAnswer,
+)
+from app.events import Done
+from app.providers.base import GenerationRequest
+from app.streams.producer import Generation
+from app.streams.response import content
+from app.streams.sse import NativeEncoder
+
+router = APIRouter(prefix="/api/v1", tags=["native"])
+
+Ctx = Annotated[Context, Depends(context)]
+StreamQuery = Annotated[bool | None, Query(description="As `stream` in the body, which it yields to.")]
+Accept = Annotated[str | None, Header(description="`text/event-stream` asks for a stream, if nothing else decides.")]
+
+
+@router.post("/generate", responses=native_responses(GenerateAnswer))
+async def generate(
+    request: Request, body: GenerateBody, ctx: Ctx, stream: StreamQuery = None, accept: Accept = None
+) -> Response:
+    """Answer a prompt."""
+    return _respond(request, body, body.prompt, ctx, _wants_stream(body, stream, accept))
+
+
+@router.post("/chat", responses=native_responses(GenerateAnswer))
+async def chat(
+    request: Request, body: ChatBody, ctx: Ctx, stream: StreamQuery = None, accept: Accept = None
+) -> Response:
+    """Answer a message."""
+    return _respond(request, body, body.message, ctx, _wants_stream(body, stream, accept), body.conversation_id)
+
+
+@router.get("/stream", responses=native_responses(None))
+async def stream(
+    request: Request,
+    ctx: Ctx,
+    prompt: Annotated[Prompt, Query()],
+    model: Annotated[ModelName | None, Query()] = None,
+    system: Annotated[str | None, Query(max_length=100_000)] = None,
+    max_tokens: Annotated[MaxTokens | None, Query()] = None,
+    temperature: Annotated[Temperature | None, Query()] = None,
+    simulator: Annotated[Json[SimulatorBody] | None, Query(description="As JSON.")] = None,
+) -> Response:
+    """Answer a prompt as a stream that a browser's `EventSource` reads."""
+    body = GenerationBody(
+        model=model, system=system, max_tokens=max_tokens, temperature=temperature, simulator=simulator
+    )
+    return _respond(request, body, prompt, ctx, streamed=True)
+
+
+def _wants_stream(body: GenerationBody, query: bool | None, accept: str | None) -> bool:
+    if body.stream is not None:
+        return body.stream
+    return query if query is not None else "text/event-stream" in (accept or "")
+
+
+def _respond(
+    request: Request,
+    body: GenerationBody,
+    prompt: str,
+    ctx: Context,
+    streamed: bool,
+    conversation_id: str | None = None,
+) -> Response:
+    messages: list[dict[str, Any]] = [{"role": "system", "content": body.system}] if body.system else []
+    wanted = GenerationRequest(
+        model=body.model or ctx.default_model,
+        messages=[*messages, {"role": "user", "content": prompt}],
+        max_tokens=body.max_tokens,
+        temperature=body.temperature,
+        simulator=ctx.simulator(body.simulator),
+        headers=upstream_headers(request),
+    )
+    if streamed:
+        return ctx.stream(wanted, lambda generation: NativeEncoder(generation.stream_id, wanted.model))
+
+    def answer(generation: Generation, done: Done) -> dict[str, Any]:
+        usage = UsageAnswer(input_tokens=done.usage.input_tokens, output_tokens=done.usage.output_tokens)
+        return GenerateAnswer(
+            response=content(generation),
+            prompt=prompt,
+            model=wanted.model,
+            timestamp=datetime.now(UTC),
+            tokens_used=usage.input_tokens + usage.output_tokens,
+            stream_id=generation.stream_id,
+            finish_reason=done.finish_reason,
+            usage=usage,
+            conversation_id=conversation_id,
+        ).model_dump(mode="json", exclude_none=True)
+
+    return ctx.batch(wanted, answer)

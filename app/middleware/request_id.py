@@ -1,0 +1,38 @@
+"""Names every request: takes the caller's `X-Request-ID` where it is harmless, else makes one; says it in the answer."""
+
+import re
+import uuid
+
+import structlog
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.scope import set_request_id
+
+# What goes into logs, headers and JSON verbatim must not be able to forge a field or end a line.
+_HARMLESS = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+
+
+class RequestIdMiddleware:
+    """Outermost, so that every line and answer of a request carries its id."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] not in {"http", "websocket"}:
+            await self._app(scope, receive, send)
+            return
+        sent = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
+        identity = sent.decode() if _HARMLESS.fullmatch(sent) else uuid.uuid4().hex
+        set_request_id(scope, identity)
+        # Cleared first: Uvicorn runs the requests of a kept-alive connection in one context.
+        structlog.contextvars.clear_contextvars()
+        structlog.contextvars.bind_contextvars(request_id=identity)
+        header = (b"x-request-id", identity.encode())
+
+        async def send_with_id(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", ()), header]
+            await send(message)
+
+        await self._app(scope, receive, send_with_id)

@@ -1,0 +1,105 @@
+"""What a connection waits for, with one timer for all of it: news, a heartbeat that is due, a reader that is stuck.
+
+A timer a token would cost more than the token: this one looks at two timestamps when it fires, and re-arms itself.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+Receive = Callable[[], Awaitable[Any]]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+
+class ReaderStuck(Exception):
+    """The reader took no byte for `send_seconds`."""
+
+
+class Connection:
+    """One client's connection, seen from the task that serves it.
+
+    Args:
+        heartbeat_seconds: `heartbeat_due` becomes true after this long without a byte sent.
+        send_seconds: `send` raises `ReaderStuck` once it has waited this long.
+    """
+
+    def __init__(self, receive: Receive, send: Send, heartbeat_seconds: float, send_seconds: float) -> None:
+        self._receive = receive
+        self._send = send
+        self._heartbeat_seconds = heartbeat_seconds
+        self._send_seconds = send_seconds
+        self._loop = asyncio.get_running_loop()
+        self._task: asyncio.Task[Any] | None = asyncio.current_task()
+        self._waiter: asyncio.Future[None] | None = None
+        self._sending_since: float | None = None
+        self._stuck = False
+        self._last_sent = self._loop.time()
+        self._timer = self._loop.call_later(heartbeat_seconds, self._tick)
+        self._listener = asyncio.create_task(self._listen())
+        self.gone = False
+        self.heartbeat_due = False
+
+    def close(self) -> None:
+        """Stop the timer and the listener; the connection itself is the server's."""
+        self._timer.cancel()
+        self._listener.cancel()
+
+    def wake(self) -> None:
+        """Let `wait` return."""
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    async def wait(self) -> None:
+        """Until `wake`, the client's leaving, or the next heartbeat."""
+        if self.gone or self.heartbeat_due:
+            return
+        self._waiter = self._loop.create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    async def send(self, message: dict[str, Any]) -> None:
+        """Send one ASGI message.
+
+        Raises:
+            ReaderStuck: the reader's buffers stayed full for `send_seconds`.
+        """
+        self._last_sent = self._sending_since = self._loop.time()
+        try:
+            await self._send(message)
+        except asyncio.CancelledError:
+            if self._stuck and self._task is not None and self._task.uncancel() == 0:
+                raise ReaderStuck from None
+            raise
+        finally:
+            self._sending_since = None
+        if message["type"] == "http.response.body":
+            self.heartbeat_due = False
+
+    def _tick(self) -> None:
+        now = self._loop.time()
+        if self._sending_since is not None:
+            due = self._sending_since + self._send_seconds
+            if due <= now and self._task is not None:
+                self._stuck = True
+                self._task.cancel()
+                return
+        else:
+            due = self._last_sent + self._heartbeat_seconds
+            if due <= now:
+                self.heartbeat_due = True
+                self.wake()
+                due = now + self._heartbeat_seconds
+        # A send may begin at any time, so look at least as often as the shorter of the two bounds.
+        soonest = now + min(self._heartbeat_seconds, self._send_seconds)
+        self._timer = self._loop.call_at(min(due, soonest), self._tick)
+
+    async def _listen(self) -> None:
+        while True:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                self.gone = True
+                self.wake()
+                return
