@@ -50,7 +50,7 @@ class Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     upstreams: list[Upstream] = Field(min_length=1)
-    after_first_token: Literal["continue", "splice", "reset", "fail"] = "fail"
+    after_first_token: Literal["continue", "splice", "reset", "fail"] = "fail"  # noqa: S105 - a token of text
 
     @model_validator(mode="before")
     @classmethod

@@ -1,4 +1,4 @@
-"""What every surface needs to answer a generating request: the models, the producers, and the bounds of a connection."""
+"""What every surface needs to answer a generating request: the models, the producers, a connection's bounds."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -53,9 +53,7 @@ class Context:
         if not self.simulator_options:
             raise InvalidRequest("simulator: only taken where SLUICE_ENVIRONMENT is development.")
         fault = Fault(body.fault.kind, body.fault.at_token) if body.fault else None
-        return SimulatorOptions(
-            body.seed, body.first_token_ms, body.tokens_per_second, body.tokens, body.jitter, fault
-        )
+        return SimulatorOptions(body.seed, body.first_token_ms, body.tokens_per_second, body.tokens, body.jitter, fault)
 
     def stream(self, request: GenerationRequest, encoder: Callable[[Generation], Encoder]) -> StreamResponse:
         """Answer with server-sent events."""

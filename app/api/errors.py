@@ -62,7 +62,9 @@ async def _validation_error(request: Request, error: Exception) -> JSONResponse:
     details = [{"field": _field(item["loc"]), "message": item["msg"]} for item in error.errors()[:20]]
     first = details[0]
     message = f"{first['field']}: {first['message']}" if first["field"] else str(first["message"])
-    return _answer(InvalidRequest(message).as_event(), request.scope, details)
+    # OpenAI's API says 400 to what FastAPI's say 422 to; the SDK has an exception for each.
+    status = 400 if request.url.path.startswith("/v1/") else 422
+    return _answer(Failed(InvalidRequest.code, message, status, retryable=False), request.scope, details)
 
 
 def _field(location: tuple[int | str, ...]) -> str:

@@ -4,7 +4,8 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Query, Request
-from pydantic import Json
+from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
 from starlette.responses import Response
 
 from app.api.context import Context, context, upstream_headers
@@ -34,6 +35,17 @@ StreamQuery = Annotated[bool | None, Query(description="As `stream` in the body,
 Accept = Annotated[str | None, Header(description="`text/event-stream` asks for a stream, if nothing else decides.")]
 
 
+def _simulator_query(
+    simulator: Annotated[str | None, Query(description="As in the body, as JSON.")] = None,
+) -> SimulatorBody | None:
+    try:
+        return SimulatorBody.model_validate_json(simulator) if simulator else None
+    except ValidationError as error:
+        raise RequestValidationError(
+            [{**item, "loc": ("query", "simulator", *item["loc"])} for item in error.errors()]
+        ) from None
+
+
 @router.post("/generate", responses=native_responses(GenerateAnswer))
 async def generate(
     request: Request, body: GenerateBody, ctx: Ctx, stream: StreamQuery = None, accept: Accept = None
@@ -59,7 +71,7 @@ async def stream(
     system: Annotated[str | None, Query(max_length=100_000)] = None,
     max_tokens: Annotated[MaxTokens | None, Query()] = None,
     temperature: Annotated[Temperature | None, Query()] = None,
-    simulator: Annotated[Json[SimulatorBody] | None, Query(description="As JSON.")] = None,
+    simulator: Annotated[SimulatorBody | None, Depends(_simulator_query)] = None,
 ) -> Response:
     """Answer a prompt as a stream that a browser's `EventSource` reads."""
     body = GenerationBody(

@@ -1,4 +1,4 @@
-"""Bodies and answers of the routes under /v1, in OpenAI's shapes. Fields that we do not know are accepted and passed on.
+"""Bodies and answers of the routes under /v1, in OpenAI's shapes. Unknown fields are accepted and passed on.
 
 Source of the shapes: OpenAI's API reference, as openai 3.52 reads and writes them.
 """

@@ -1,4 +1,4 @@
-"""What OpenAPI says of answers that FastAPI cannot see, because they are raw: their media types, shapes and examples."""
+"""What OpenAPI says of answers that FastAPI cannot see, since they are raw: media types, shapes and examples."""
 
 from typing import Any
 
@@ -17,8 +17,8 @@ data: {"done":true,"finish_reason":"stop","usage":{"input_tokens":5,"output_toke
 "duration_ms":41,"metadata":{"stream_id":"pYnkZ0gC2rT1uVwX3yZaBcDe","model":"simulator"}}
 
 """
-OPENAI_STREAM = """data: {"id":"chatcmpl-pYnkZ0gC2rT1uVwX3yZaBcDe","object":"chat.completion.chunk","created":1790000000,\
-"model":"simulator","choices":[{"index":0,"delta":{"content":"Why "},"finish_reason":null}]}
+OPENAI_STREAM = """data: {"id":"chatcmpl-pYnkZ0gC2rT1uVwX3yZaBcDe","object":"chat.completion.chunk",\
+"created":1790000000,"model":"simulator","choices":[{"index":0,"delta":{"content":"Why "},"finish_reason":null}]}
 
 data: [DONE]
 
@@ -50,4 +50,5 @@ def _responses(answer: type[BaseModel] | None, example: str, error: type[BaseMod
     success: dict[str, Any] = {"description": "The answer.", "content": content, "headers": header}
     if answer is not None:
         success["model"] = answer
-    return {200: success} | {status: {"model": error, "description": text} for status, text in _ERRORS.items()}
+    failures: Responses = {status: {"model": error, "description": text} for status, text in _ERRORS.items()}
+    return {200: success} | failures

@@ -1,4 +1,4 @@
-"""Names every request: takes the caller's `X-Request-ID` where it is harmless, else makes one; says it in the answer."""
+"""Names every request: the caller's `X-Request-ID` where it is harmless, else one of ours; echoed in the answer."""
 
 import re
 import uuid

@@ -29,7 +29,7 @@ WORDS = (
     "some stand start still stop stream such take tell than that the then there this through time to turn under until "
     "up use valve very wait want water way weir well what when where which while will with work year niño über façade "
     "naïve 水 流れ поток 🌊 ποτάμι"
-).split()
+).split()  # noqa: SIM905 - a paragraph reads better than 150 lines
 STOPS = (". ", ", ", ", ", "; ", ".\n")
 
 
@@ -121,4 +121,4 @@ def _stretch(key: bytes, index: int, jitter: float) -> float:
 
 def _words(messages: list[dict[str, Any]]) -> int:
     """Input tokens, taking a word for one."""
-    return sum(len(str(message.get("content") or "").split()) for message in messages)
+    return sum(len(str(message.get("content") or "").split()  # noqa: SIM905 - a paragraph reads better than 150 lines) for message in messages)

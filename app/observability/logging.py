@@ -1,0 +1,99 @@
+"""One JSON line format for Gunicorn, Uvicorn, libraries and the app, whoever writes."""
+
+import atexit
+import logging
+import sys
+from typing import Any
+
+import msgspec
+import structlog
+from gunicorn import glogging
+from structlog.typing import Processor
+
+from app.observability.log_writer import LogWriter
+
+_SHARED: list[Processor] = [
+    structlog.contextvars.merge_contextvars,
+    structlog.stdlib.add_log_level,
+    structlog.processors.TimeStamper(fmt="iso", utc=True),
+    structlog.processors.format_exc_info,
+]
+_encoder = msgspec.json.Encoder(enc_hook=str)
+_writer: LogWriter | None = None
+
+
+def _render(_logger: Any, _method: str, fields: structlog.typing.EventDict) -> bytes:
+    # What a person looks for first comes first.
+    head = {"timestamp": fields.pop("timestamp"), "level": fields.pop("level"), "event": fields.pop("event")}
+    return _encoder.encode(head | fields)
+
+
+class _Lines:
+    """What structlog calls with a finished line."""
+
+    def __init__(self, writer: LogWriter) -> None:
+        self.msg = self.debug = self.info = self.warning = self.error = self.critical = self.exception = writer.write
+
+
+class _Handler(logging.Handler):
+    """Records of the standard library, in the same format, by the same way out."""
+
+    def __init__(self, writer: LogWriter) -> None:
+        super().__init__()
+        self._writer = writer
+        strip = structlog.stdlib.ProcessorFormatter.remove_processors_meta
+        self.setFormatter(
+            structlog.stdlib.ProcessorFormatter(
+                foreign_pre_chain=[*_SHARED, structlog.stdlib.add_logger_name], processors=[strip, _text]
+            )
+        )
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self._writer.write(self.format(record).encode())
+        except Exception:
+            self.handleError(record)
+
+
+def _text(logger: Any, method: str, fields: structlog.typing.EventDict) -> str:
+    return _render(logger, method, fields).decode()
+
+
+def configure_logging(level: str) -> LogWriter:
+    """Send everything that this process logs to stdout; the first call decides."""
+    global _writer  # noqa: PLW0603 - one way out for the process is the point
+    if _writer is not None:
+        return _writer
+    _writer = LogWriter(sys.stdout.fileno())
+    structlog.configure(
+        processors=[*_SHARED, _render],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=lambda *_: _Lines(_writer),
+        cache_logger_on_first_use=True,
+    )
+    root = logging.getLogger()
+    root.handlers = [_Handler(_writer)]
+    root.setLevel(level.upper())
+    logging.captureWarnings(True)
+    atexit.register(_writer.flush)
+    return _writer
+
+
+def adopt_stdlib_logger(name: str) -> None:
+    """Take a library's own handlers away, so that its records come to the root's."""
+    logger = logging.getLogger(name)
+    logger.handlers = []
+    logger.propagate = True
+
+
+class GunicornLogger(glogging.Logger):  # type: ignore[misc]
+    """Gunicorn's logger without handlers and formats of its own."""
+
+    def setup(self, cfg: Any) -> None:
+        configure_logging(cfg.loglevel)
+        self.cfg = cfg
+        self.loglevel = self.LOG_LEVELS.get(cfg.loglevel, logging.INFO)
+        self._access_log_enabled = False
+        for name in ("gunicorn.error", "gunicorn.access"):
+            adopt_stdlib_logger(name)
+        self.error_log.setLevel(self.loglevel)

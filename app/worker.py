@@ -1,0 +1,155 @@
+"""The worker that Gunicorn runs: Uvicorn's, with its own socket, a heartbeat that outlasts the drain, and a bounded drain.
+
+What the stock `UvicornWorker` does otherwise, and why that cuts streams:
+- it never bounds the drain, so that Gunicorn ends it with SIGKILL and nothing is cleaned up;
+- it stops its heartbeat when the drain begins, so that Gunicorn's watchdog aborts it half-way;
+- its heartbeat follows the wall clock, so that a step back in time looks like a hang;
+- Uvicorn raises SIGTERM again at the end, past `atexit` and Gunicorn's `worker_exit`.
+"""
+
+import asyncio
+import faulthandler
+import resource
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from time import monotonic
+from typing import Any
+
+import structlog
+from gunicorn.arbiter import Arbiter
+from uvicorn import Server
+from uvicorn_worker import UvicornWorker
+
+from app.observability.logging import adopt_stdlib_logger
+from app.protocol import SluiceProtocol
+from app.slots import Slots, SlotSocket
+
+log = structlog.get_logger(__name__)
+
+HEARTBEAT_SECONDS = 1.0
+# How long an old worker goes on accepting while its successor starts.
+SUCCESSOR_SECONDS = 20.0
+# What streams that are ended in band get to bring their last event to the reader.
+FAREWELL_SECONDS = 2.0
+# What cancelled tasks get for their cleaning up.
+CANCEL_SECONDS = 5.0
+
+
+class DrainServer(Server):
+    """A Uvicorn server whose drain has three bounded steps: let streams finish, end them in band, cancel what is left.
+
+    Args:
+        drain_seconds: how long streams may go on.
+        end_streams: ends every running stream with an error event.
+    """
+
+    def __init__(self, config: Any, drain_seconds: float, end_streams: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._drain_seconds = drain_seconds
+        self._end_streams = end_streams
+
+    async def _wait_tasks_to_complete(self) -> None:
+        if not await self._idle_within(self._drain_seconds):
+            log.warning("drain deadline reached, ending streams", streams=len(self.server_state.tasks))
+            self._end_streams()
+            await self._idle_within(FAREWELL_SECONDS)
+        if left := set(self.server_state.tasks):
+            log.warning("cancelling what is left", tasks=len(left))
+            for task in left:
+                task.cancel()
+            # Uvicorn would go on without waiting, and stop the lifespan while these still clean up.
+            await asyncio.wait(left, timeout=CANCEL_SECONDS)
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()  # type: ignore[union-attr]
+
+    async def _idle_within(self, seconds: float) -> bool:
+        deadline = monotonic() + seconds
+        while self.server_state.tasks and not self.force_exit:
+            if monotonic() >= deadline:
+                return False
+            await asyncio.sleep(0.05)
+        return True
+
+
+class SluiceWorker(UvicornWorker):  # type: ignore[misc]
+    """See the module. `slots` and `drain_seconds` are set by gunicorn.conf.py before the first fork."""
+
+    CONFIG_KWARGS: dict[str, Any] = {  # noqa: RUF012 - the base class's name and type
+        "loop": "uvloop",
+        "http": SluiceProtocol,
+        "access_log": False,  # the app's own line is written when the answer ends, and says how
+        "server_header": False,
+        "proxy_headers": False,  # behind a Unix socket they would have to be believed from anybody
+        "lifespan": "on",
+        "log_level": None,
+        "callback_notify": None,  # the heartbeat is ours
+    }
+    slots: Slots | None = None
+    drain_seconds: float = 60
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.slot = 0
+        adopt_stdlib_logger("uvicorn.error")
+        self.config.timeout_graceful_shutdown = self.drain_seconds + FAREWELL_SECONDS + CANCEL_SECONDS + 1
+
+    def init_process(self) -> None:
+        # A worker that Gunicorn aborts leaves the stacks of its threads in the log, and no core file.
+        faulthandler.enable()
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        super().init_process()
+
+    def init_signals(self) -> None:
+        super().init_signals()
+        # Uvicorn raises the signals it caught once more when it is done; these end the process by returning.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: None)
+
+    async def _serve(self) -> None:
+        self.config.app = self.wsgi
+        server = DrainServer(self.config, self.drain_seconds, self.wsgi.state.end_streams)
+        self._install_sigquit_handler()
+        own = self.slots.socket(self.slot) if self.slots else None
+        heartbeat = asyncio.create_task(self._beat(own))
+        try:
+            await self._run_server(server, own)
+        finally:
+            heartbeat.cancel()
+            if own:
+                own.withdraw()
+        if not server.started:
+            sys.exit(Arbiter.WORKER_BOOT_ERROR)
+
+    async def _run_server(self, server: DrainServer, own: SlotSocket | None) -> None:
+        if own is None:
+            await server.serve(sockets=self.sockets)
+            return
+        begin, finish = server.startup, server.shutdown
+
+        async def startup(sockets: list[socket.socket] | None = None) -> None:
+            await begin(sockets=sockets)
+            own.publish()
+
+        async def shutdown(sockets: list[socket.socket] | None = None) -> None:
+            await self._wait_for_successor(own)
+            own.withdraw()
+            await finish(sockets=sockets)
+
+        server.startup, server.shutdown = startup, shutdown  # type: ignore[method-assign]
+        await server.serve(sockets=[own.socket])
+
+    async def _wait_for_successor(self, own: SlotSocket) -> None:
+        """On a reload, Gunicorn stops the old workers before the new ones are up: serve until ours is."""
+        deadline = monotonic() + SUCCESSOR_SECONDS
+        assert self.slots is not None
+        while self.slots.has_successor(self.slot, self.age) and own.current and monotonic() < deadline:
+            await asyncio.sleep(0.05)
+
+    async def _beat(self, own: SlotSocket | None) -> None:
+        while True:
+            self.notify()
+            if own:
+                own.beat()
+            await asyncio.sleep(HEARTBEAT_SECONDS)
