@@ -1,4 +1,4 @@
-"""The worker that Gunicorn runs: Uvicorn's, with its own socket, a heartbeat that outlasts the drain, and a bounded drain.
+"""The worker that Gunicorn runs: Uvicorn's, with its own socket, a bounded drain, and a heartbeat that outlasts it.
 
 What the stock `UvicornWorker` does otherwise, and why that cuts streams:
 - it never bounds the drain, so that Gunicorn ends it with SIGKILL and nothing is cleaned up;
@@ -62,7 +62,7 @@ class DrainServer(Server):
             # Uvicorn would go on without waiting, and stop the lifespan while these still clean up.
             await asyncio.wait(left, timeout=CANCEL_SECONDS)
         for connection in list(self.server_state.connections):
-            connection.transport.abort()  # type: ignore[union-attr]
+            connection.transport.abort()
 
     async def _idle_within(self, seconds: float) -> bool:
         deadline = monotonic() + seconds
@@ -144,7 +144,8 @@ class SluiceWorker(UvicornWorker):  # type: ignore[misc]
         """On a reload, Gunicorn stops the old workers before the new ones are up: serve until ours is."""
         deadline = monotonic() + SUCCESSOR_SECONDS
         assert self.slots is not None
-        while self.slots.has_successor(self.slot, self.age) and own.current and monotonic() < deadline:
+        # Polled, since what is awaited happens in another process.
+        while self.slots.has_successor(self.slot, self.age) and own.current and monotonic() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
 
     async def _beat(self, own: SlotSocket | None) -> None:

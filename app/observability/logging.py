@@ -25,7 +25,7 @@ _writer: LogWriter | None = None
 def _render(_logger: Any, _method: str, fields: structlog.typing.EventDict) -> bytes:
     # What a person looks for first comes first.
     head = {"timestamp": fields.pop("timestamp"), "level": fields.pop("level"), "event": fields.pop("event")}
-    return _encoder.encode(head | fields)
+    return _encoder.encode(head | dict(fields))
 
 
 class _Lines:

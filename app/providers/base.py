@@ -1,6 +1,6 @@
 """Where tokens come from: the one boundary that every upstream implements."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any, Literal, Protocol
 
 import msgspec
@@ -51,6 +51,6 @@ class Provider(Protocol):
     work within a second. A provider bounds each of its own waits and sends nothing before the first `__anext__`.
     """
 
-    def generate(self, request: GenerationRequest) -> AsyncIterator[Token | Done]: ...
+    def generate(self, request: GenerationRequest) -> AsyncGenerator[Token | Done, None]: ...
 
     async def aclose(self) -> None: ...

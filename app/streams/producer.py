@@ -1,7 +1,7 @@
-"""One generation and its owner: a task drives the provider, numbers the tokens and keeps what came, whoever reads it.
+"""One generation and its owner: a task drives the provider, numbers the tokens and keeps what came, whoever reads.
 
-Producers belong to the process's lifespan and not to a request, so that an ending request cannot take one down half-way:
-whoever no longer wants a generation says so by `cancel`.
+Producers belong to the process's lifespan and not to a request, so that an ending request cannot take one down
+half-way: whoever no longer wants a generation says so by `cancel`.
 """
 
 import asyncio
@@ -136,7 +136,7 @@ class Producers:
 
     async def _drive(self, provider: Provider, generation: Generation) -> None:
         bytes_left = self._stream_bytes_max
-        async with aclosing(provider.generate(generation.request)) as events:  # type: ignore[type-var]
+        async with aclosing(provider.generate(generation.request)) as events:
             async for event in events:
                 if type(event) is Token:
                     bytes_left -= len(event.text)

@@ -4,6 +4,7 @@ The headers wait for the first event or the first heartbeat, whichever comes fir
 real HTTP status; after that it is the stream's terminal `error` event.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -26,11 +27,11 @@ STREAM_HEADERS = [
 ]
 
 
-class GenerationResponse(Response):
+class GenerationResponse(Response, ABC):
     """What stream and batch answers share: they start a generation, watch the client, and stop what nobody wants.
 
     Args:
-        start: begins the generation; called when the answer is, so that nothing runs for a request that never gets here.
+        start: begins the generation; called when the answer is, so that nothing runs for a request that ends before.
         error_body: the surface's shape of an error.
         heartbeat_seconds, send_seconds: see `Connection`.
     """
@@ -52,7 +53,7 @@ class GenerationResponse(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         generation = self._start()
-        connection = Connection(receive, send, self._heartbeat_seconds, self._send_seconds)  # type: ignore[arg-type]
+        connection = Connection(receive, send, self._heartbeat_seconds, self._send_seconds)
         generation.follow(connection.wake)
         outcome = "server_error"
         try:
@@ -65,8 +66,9 @@ class GenerationResponse(Response):
             self._producers.cancel(generation)
             _note(scope, generation, outcome)
 
+    @abstractmethod
     async def _serve(self, generation: Generation, connection: Connection, scope: Scope) -> str:
-        raise AssertionError("a subclass serves")
+        """Answer, and say what became of it."""
 
     async def _fail(self, failed: Failed, generation: Generation, scope: Scope, connection: Connection) -> str:
         """Answer with the failure's own status."""
