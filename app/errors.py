@@ -2,8 +2,14 @@
 
     SluiceError
     ├── InvalidRequest            400 invalid_request
-    │   └── ModelNotFound         404 model_not_found
+    │   ├── ModelNotFound         404 model_not_found
+    │   ├── InvalidCursor         400 invalid_cursor
+    │   └── IdempotencyMismatch   422 idempotency_mismatch
     ├── NotFound                  404 not_found
+    ├── CursorGone                410 cursor_gone
+    ├── ProducerLost              503 producer_lost          retryable
+    ├── LogUnavailable            503 log_unavailable        retryable
+    │   └── LogFull               503 log_full               retryable
     ├── LimitExceeded             413 limit_exceeded
     ├── Draining                  503 draining               retryable
     ├── Internal                  500 internal_error
@@ -55,6 +61,48 @@ class ModelNotFound(InvalidRequest):
 
     status = 404
     code = "model_not_found"
+
+
+class InvalidCursor(InvalidRequest):
+    """A Last-Event-ID that no stream of ours ever had."""
+
+    code = "invalid_cursor"
+
+
+class IdempotencyMismatch(InvalidRequest):
+    """The Idempotency-Key was used before, with another body."""
+
+    status = 422
+    code = "idempotency_mismatch"
+
+
+class CursorGone(SluiceError):
+    """The log no longer holds what follows the cursor."""
+
+    status = 410
+    code = "cursor_gone"
+
+
+class ProducerLost(SluiceError):
+    """The worker that generated died, and nobody can go on where it stopped."""
+
+    status = 503
+    code = "producer_lost"
+    retryable = True
+
+
+class LogUnavailable(SluiceError):
+    """The stream log does not answer."""
+
+    status = 503
+    code = "log_unavailable"
+    retryable = True
+
+
+class LogFull(LogUnavailable):
+    """The stream log has no room."""
+
+    code = "log_full"
 
 
 class NotFound(SluiceError):
