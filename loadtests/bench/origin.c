@@ -5,7 +5,6 @@
  *
  * Each token's text is "@<index>:<CLOCK_MONOTONIC in ns> ". The stamp travels as content, which every gateway passes on
  * whatever surface it answers by, so the client can tell how long a token was under way and that none is missing. */
-#define _GNU_SOURCE /* accept4, strcasestr */
 #include "clock.h"
 #include "sockets.h"
 #include "wheel.h"
@@ -103,8 +102,10 @@ static bool start_stream(struct connection *connection) {
     connection->streaming = true;
     connection->sent = 0;
     connection->started_ns = now_ns();
+    if (!send_all(connection, head, sizeof head - 1) || !send_token(connection)) /* no tick's wait in anyone's TTFT */
+        return false;
     set_timer(connection);
-    return send_all(connection, head, sizeof head - 1);
+    return true;
 }
 
 static bool answer_not_found(const struct connection *connection) {

@@ -1,4 +1,3 @@
-#define _GNU_SOURCE /* strcasestr */
 #include "response.h"
 
 #include <stdio.h>

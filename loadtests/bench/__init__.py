@@ -1,0 +1,1 @@
+"""What Sluice costs per token, measured on this machine: `python -m loadtests.bench`. See README.md."""

@@ -1,0 +1,116 @@
+"""Measures one row: a system under one demand."""
+
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from loadtests.bench.figures import Figures
+from loadtests.bench.generator import Demand, generating
+from loadtests.bench.processes import Cores
+from loadtests.bench.procfs import Procfs
+from loadtests.bench.surfaces import Surface
+from loadtests.bench.systems import SYSTEMS, Site, System, origin
+
+# A few streams before the figures count: connections, caches and specialised bytecode are then as they stay.
+WARM_UP = Demand(streams=8, rate=20, tokens=20, seconds=1)
+# Until a gateway has noticed that the warm-up's clients are gone, and has cleaned up.
+SETTLE_SECONDS = 1.5
+
+
+class Row(msgspec.Struct, frozen=True):
+    """One line of the table. None where there is no such process."""
+
+    system: str
+    name: str
+    streams: int
+    offered_tokens: float
+    figures: Figures
+    generator_core_busy_percent: float
+    gunicorn_cpu_us_per_token: float | None
+    nginx_cpu_us_per_token: float | None
+    gunicorn_kib_per_stream: float | None
+    nginx_kib_per_stream: float | None
+
+    @property
+    def achieved_percent(self) -> float:
+        return 100 * self.figures.tokens / self.offered_tokens
+
+
+class Reading(NamedTuple):
+    """What the clocks say at one moment, by process group."""
+
+    cpu_seconds: dict[str, float]
+    core_busy_seconds: float
+    core_total_seconds: float
+
+
+class Bench:
+    """Measures rows on two cores.
+
+    Args:
+        programs: the folder with `origin` and `load`.
+        logs: where each row's gateway leaves its output.
+    """
+
+    def __init__(self, programs: Path, logs: Path, cores: Cores, surface: Surface) -> None:
+        self._programs = programs
+        self._logs = logs
+        self._cores = cores
+        self._surface = surface
+        self._proc = Procfs()
+
+    def measure(self, system: str, demand: Demand) -> Row:
+        """Start the system and an origin, load them, stop them."""
+        name, start = SYSTEMS[system]
+        # Not under the repository: the path of a Unix socket must stay below 108 bytes.
+        with tempfile.TemporaryDirectory(prefix="sluice-bench-") as state:
+            site = Site(self._programs, self._cores, Path(state), self._logs / f"{system}-{demand.streams}.log")
+            with origin(site, demand.tokens, demand.rate) as origin_port, start(site, origin_port) as running:
+                self._warm_up(running)
+                return self._row(system, name, running, demand)
+
+    def _warm_up(self, running: System) -> None:
+        with generating(self._programs, self._cores.generator, running.port, self._surface, WARM_UP) as generator:
+            generator.wait_for_window()
+            generator.figures()
+        time.sleep(SETTLE_SECONDS)
+
+    def _row(self, system: str, name: str, running: System, demand: Demand) -> Row:
+        idle_kib = self._private_kib(running)
+        with generating(self._programs, self._cores.generator, running.port, self._surface, demand) as generator:
+            generator.wait_for_window()
+            before = self._read(running)
+            figures = generator.figures()
+            after = self._read(running)
+            loaded_kib = self._private_kib(running)  # last: walking a process's memory holds it up
+        cpu_us = {
+            group: 1e6 * (seconds - before.cpu_seconds[group]) / max(1, figures.tokens)
+            for group, seconds in after.cpu_seconds.items()
+        }
+        kib = {group: (loaded_kib[group] - idle_kib[group]) / demand.streams for group in idle_kib}
+        busy = after.core_busy_seconds - before.core_busy_seconds
+        return Row(
+            system=system,
+            name=name,
+            streams=demand.streams,
+            offered_tokens=demand.streams * demand.rate * figures.window_seconds,
+            figures=figures,
+            generator_core_busy_percent=100 * busy / (after.core_total_seconds - before.core_total_seconds),
+            gunicorn_cpu_us_per_token=cpu_us.get("gunicorn"),
+            nginx_cpu_us_per_token=cpu_us.get("nginx"),
+            gunicorn_kib_per_stream=kib.get("gunicorn"),
+            nginx_kib_per_stream=kib.get("nginx"),
+        )
+
+    def _read(self, running: System) -> Reading:
+        groups = running.processes(self._proc)
+        return Reading(
+            {group: self._proc.cpu_seconds(pids) for group, pids in groups.items()},
+            *self._proc.core_seconds(self._cores.generator),
+        )
+
+    def _private_kib(self, running: System) -> dict[str, int]:
+        return {group: self._proc.private_kib(pids) for group, pids in running.processes(self._proc).items()}

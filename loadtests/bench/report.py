@@ -1,0 +1,89 @@
+"""The figures as a Markdown table for people and as JSON for programs."""
+
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from loadtests.bench.figures import Percentiles
+from loadtests.bench.measurement import Row
+from loadtests.bench.verdict import added_ttft_ms, faults
+
+NOTHING = "–"
+HEADINGS = (
+    "",
+    "streams",
+    "CPU µs/token",
+    "NGINX µs/token",
+    "TTFT p50 / p99 ms",
+    "added TTFT p50 ms",
+    "gap p50 / p99 / p99.9 ms",
+    "delay p50 / p99 ms",
+    "stalled %",
+    "KiB/stream",
+    "NGINX KiB/stream",
+    "errors",
+)
+
+
+def machine() -> str:
+    """What the figures were taken on: they mean little without it."""
+    return f"{_processor()}, Linux {platform.release()}, Python {platform.python_version()}"
+
+
+def markdown(title: str, rows: Sequence[Row]) -> str:
+    """A heading, the table, and under it why rows cannot be believed, if any."""
+    table = [list(HEADINGS), [":---", *["---:"] * (len(HEADINGS) - 1)], *(_cells(row, rows) for row in rows)]
+    lines = ["| " + " | ".join(cells) + " |" for cells in table]
+    notes = [f"Not valid: {row.name}, {row.streams} streams: {fault}." for row in rows for fault in faults(row)]
+    return "\n".join([f"# {title}", "", machine(), "", *lines, *([""] if notes else []), *notes, ""])
+
+
+def write(folder: Path, title: str, rows: Sequence[Row]) -> str:
+    """Leaves bench.md and bench.json in `folder`; the Markdown."""
+    text = markdown(title, rows)
+    (folder / "bench.md").write_text(text)
+    document = {
+        "title": title,
+        "machine": machine(),
+        "rows": [
+            {**msgspec.to_builtins(row), "added_ttft_p50_ms": added_ttft_ms(row, rows), "faults": faults(row)}
+            for row in rows
+        ],
+    }
+    (folder / "bench.json").write_bytes(msgspec.json.format(msgspec.json.encode(document)) + b"\n")
+    return text
+
+
+def _cells(row: Row, rows: Sequence[Row]) -> list[str]:
+    figures = row.figures
+    return [
+        row.name,
+        str(row.streams),
+        _number(row.gunicorn_cpu_us_per_token),
+        _number(row.nginx_cpu_us_per_token),
+        _percentiles(figures.ttft_ms, "p50", "p99"),
+        _number(added_ttft_ms(row, rows), digits=2),
+        _percentiles(figures.gap_ms, "p50", "p99", "p999"),
+        _percentiles(figures.delay_ms, "p50", "p99"),
+        f"{figures.stalled_percent:.1f}",
+        _number(row.gunicorn_kib_per_stream),
+        _number(row.nginx_kib_per_stream),
+        str(sum(figures.errors().values())),
+    ]
+
+
+def _number(value: float | None, digits: int = 1) -> str:
+    return NOTHING if value is None else f"{value:.{digits}f}"
+
+
+def _percentiles(values: Percentiles, *names: str) -> str:
+    return " / ".join(f"{getattr(values, name):.2f}" for name in names) if values.count else NOTHING
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()

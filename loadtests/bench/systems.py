@@ -1,0 +1,114 @@
+"""What is measured: the origin without a gateway, Sluice alone, Sluice behind NGINX. Each is started for one row."""
+
+import contextlib
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import yaml
+
+from loadtests.bench.ports import free_ports, wait_until_answers
+from loadtests.bench.processes import REPOSITORY, Cores, started
+from loadtests.bench.procfs import Procfs
+from loadtests.bench.surfaces import MODEL
+
+NOTHING_THERE = 404  # what the origin says to a GET
+
+
+class Site(NamedTuple):
+    """Where a row is measured: what runs on which core, and where it writes."""
+
+    programs: Path
+    cores: Cores
+    state: Path
+    gateway_log: Path
+
+
+class System(NamedTuple):
+    """Something that answers on `port`; without a gateway, `root` is None."""
+
+    port: int
+    root: int | None = None
+
+    def processes(self, proc: Procfs) -> dict[str, list[int]]:
+        """Its processes by what they are. Whatever is neither Gunicorn nor NGINX keeps things running, at no cost."""
+        groups: dict[str, list[int]] = {}
+        for pid in proc.descendants(self.root) if self.root else []:
+            command = proc.command(pid)
+            group = next((name for name in ("nginx", "gunicorn") if name in command), "other")
+            groups.setdefault(group, []).append(pid)
+        return groups
+
+
+Start = Callable[[Site, int], contextlib.AbstractContextManager[System]]
+
+
+@contextlib.contextmanager
+def origin(site: Site, tokens: int, rate: float) -> Iterator[int]:
+    """The upstream, on the generator's core; its port."""
+    (port,) = free_ports(1)
+    log = site.state / "origin.log"
+    command = [str(site.programs / "origin"), "--port", str(port), "--tokens", str(tokens), "--rate", str(rate)]
+    with started(command, site.cores.generator, log) as process:
+        wait_until_answers(port, "/", NOTHING_THERE, process, log)
+        yield port
+
+
+@contextlib.contextmanager
+def no_gateway(_: Site, origin_port: int) -> Iterator[System]:
+    """The origin itself: what a client would see if the gateway cost nothing."""
+    yield System(origin_port)
+
+
+@contextlib.contextmanager
+def sluice(site: Site, origin_port: int) -> Iterator[System]:
+    """Gunicorn with one worker on a TCP port, as `make serve` runs it."""
+    port, metrics_port = free_ports(2)
+    command = [str(Path(sys.executable).parent / "gunicorn"), "-c", "deploy/gunicorn.conf.py"]
+    environment = _environment(site, origin_port, metrics_port) | {"SLUICE_BIND": f"127.0.0.1:{port}"}
+    with _gateway(site, command, environment, port) as process:
+        yield System(port, process.pid)
+
+
+@contextlib.contextmanager
+def sluice_behind_nginx(site: Site, origin_port: int) -> Iterator[System]:
+    """The whole chain with one worker, as `make run` runs it. Both share the core."""
+    port, metrics_port = free_ports(2)
+    command = [sys.executable, "deploy/run.py"]
+    environment = _environment(site, origin_port, metrics_port) | {"PORT": str(port)}
+    with _gateway(site, command, environment, port) as process:
+        yield System(port, process.pid)
+
+
+SYSTEMS: dict[str, tuple[str, Start]] = {
+    "origin": ("origin, no gateway", no_gateway),
+    "sluice": ("Sluice", sluice),
+    "nginx": ("Sluice behind NGINX", sluice_behind_nginx),
+}
+
+
+@contextlib.contextmanager
+def _gateway(
+    site: Site, command: list[str], environment: dict[str, str], port: int
+) -> Iterator[subprocess.Popen[bytes]]:
+    with started(command, site.cores.gateway, site.gateway_log, environment) as process:
+        wait_until_answers(port, "/readyz", 200, process, site.gateway_log)
+        yield process
+
+
+def _environment(site: Site, origin_port: int, metrics_port: int) -> dict[str, str]:
+    """Ours, so that any SLUICE_ variable can be measured, with one worker and the origin as the only upstream."""
+    config = site.state / "models.yaml"
+    upstream = {"provider": "openai", "base_url": f"http://127.0.0.1:{origin_port}/v1"}
+    config.write_text(yaml.safe_dump({"models": {MODEL: [upstream]}}))
+    return {
+        **os.environ,
+        "PYTHONPATH": str(REPOSITORY),
+        "WORKERS": "1",
+        "SLUICE_CONFIG": str(config),
+        "SLUICE_STATE_DIR": str(site.state),
+        "SLUICE_METRICS_BIND": f"127.0.0.1:{metrics_port}",
+    }

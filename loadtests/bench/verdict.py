@@ -1,0 +1,52 @@
+"""Whether a row can be believed, and whether it keeps the limits."""
+
+from collections.abc import Sequence
+
+from loadtests.bench.measurement import Row
+
+# Below this, tokens were held back somewhere: the load was not the one that the row names.
+ACHIEVED_PERCENT_MIN = 98.0
+# Above this, origin and load wait for each other, and their delays would be charged to the gateway.
+GENERATOR_CORE_BUSY_PERCENT_MAX = 95.0
+
+# What a regression run (--assert) allows a gateway at LIMITED_STREAMS streams.
+LIMITED_STREAMS = 200
+CPU_US_PER_TOKEN_MAX = 65.0
+ADDED_TTFT_P50_MS_MAX = 3.0
+
+
+def added_ttft_ms(row: Row, rows: Sequence[Row]) -> float | None:
+    """What a gateway adds to the origin's own median TTFT at as many streams; None without that row."""
+    for other in rows:
+        if other.system == "origin" and other.streams == row.streams and row.system != "origin":
+            return row.figures.ttft_ms.p50 - other.figures.ttft_ms.p50
+    return None
+
+
+def faults(row: Row) -> list[str]:
+    """Why the row is not valid; nothing when it is."""
+    found = [f"{count} × {kind}" for kind, count in row.figures.errors().items()]
+    if row.achieved_percent < ACHIEVED_PERCENT_MIN:
+        found.append(f"{row.achieved_percent:.1f} % of the tokens offered arrived, {ACHIEVED_PERCENT_MIN:g} % are due")
+    if row.generator_core_busy_percent > GENERATOR_CORE_BUSY_PERCENT_MAX:
+        found.append(f"the core of origin and load was {row.generator_core_busy_percent:.0f} % busy")
+    return found
+
+
+def broken_limits(rows: Sequence[Row]) -> list[str]:
+    """Each limit that a gateway does not keep; that there was nothing to judge is one, too."""
+    judged = [row for row in rows if row.system != "origin" and row.streams == LIMITED_STREAMS]
+    if not judged:
+        return [f"no gateway was measured at {LIMITED_STREAMS} streams"]
+    found = []
+    for row in judged:
+        cpu_us, added_ms = row.gunicorn_cpu_us_per_token, added_ttft_ms(row, rows)
+        if cpu_us is None or cpu_us > CPU_US_PER_TOKEN_MAX:
+            found.append(f"{row.name}: {_shown(cpu_us)} µs/token, at most {CPU_US_PER_TOKEN_MAX:g}")
+        if added_ms is None or added_ms > ADDED_TTFT_P50_MS_MAX:
+            found.append(f"{row.name}: {_shown(added_ms)} ms added to TTFT p50, at most {ADDED_TTFT_P50_MS_MAX:g}")
+    return found
+
+
+def _shown(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.2f}"
