@@ -1,0 +1,40 @@
+"""Renders nginx/ into a prefix: copies the files and fills in the templates, as the official image's envsubst would."""
+
+import math
+import re
+import shutil
+from pathlib import Path
+
+SOURCE = Path(__file__).resolve().parent.parent / "nginx"
+PLACEHOLDER = re.compile(r"\$\{(\w+)\}")
+
+# What proxy_read_timeout has on top of the longest generation: the app's own deadline must be the one that speaks.
+READ_TIMEOUT_MARGIN_SECONDS = 20
+HEARTBEATS_MISSED_MAX = 4
+
+
+def values(*, listen: str, sockets: list[Path], stream_seconds_max: float, heartbeat_seconds: float) -> dict[str, str]:
+    """The templates' values for one deployment."""
+    silence_seconds = max(stream_seconds_max, HEARTBEATS_MISSED_MAX * heartbeat_seconds)
+    return {
+        "SLUICE_LISTEN": listen,
+        "SLUICE_UPSTREAM_SERVERS": "\n    ".join(f'server "unix:{path}" max_fails=0;' for path in sockets),
+        "SLUICE_READ_TIMEOUT_SECONDS": str(math.ceil(silence_seconds) + READ_TIMEOUT_MARGIN_SECONDS),
+    }
+
+
+def fill_in(template: str, values: dict[str, str]) -> str:
+    """`template` with each `${NAME}` replaced; a name without a value is a KeyError, never an empty string."""
+    return PLACEHOLDER.sub(lambda match: values[match[1]], template)
+
+
+def render(prefix: Path, values: dict[str, str]) -> Path:
+    """Writes the configuration into `prefix`, replacing an earlier one, and returns the main file."""
+    prefix.mkdir(parents=True, exist_ok=True)
+    for folder in ("conf.d", "snippets"):
+        shutil.rmtree(prefix / folder, ignore_errors=True)
+    shutil.copytree(SOURCE / "snippets", prefix / "snippets")
+    (prefix / "conf.d").mkdir()
+    for template in sorted((SOURCE / "templates").glob("*.template")):
+        (prefix / "conf.d" / template.stem).write_text(fill_in(template.read_text(), values))
+    return Path(shutil.copy(SOURCE / "nginx.conf", prefix / "nginx.conf"))
