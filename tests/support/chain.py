@@ -49,7 +49,9 @@ class Chain:
         self._log = self._folder / "log"
         self._expect_ready = expect_ready
         inherited = {
-            k: v for k, v in os.environ.items() if not k.startswith("SLUICE_") and k not in ("PORT", "WORKERS")
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith("SLUICE_") and name not in ("PORT", "WORKERS")
         }
         self._env = inherited | {
             "PORT": str(self.port),
@@ -70,7 +72,7 @@ class Chain:
                 stdout=log,
                 stderr=log,
                 # A pytest that is killed takes its chain along.
-                preexec_fn=die_with_parent(),
+                preexec_fn=die_with_parent(),  # noqa: PLW1509 - two system calls, no lock
             )
         if self._expect_ready:
             try:
@@ -155,5 +157,5 @@ class Chain:
         supervisor = next(process for process in self.processes() if process.ppid() == self.pid)
         for process in supervisor.children():
             if any(mark in " ".join(process.cmdline()) for mark in marks):
-                return process.pid
+                return int(process.pid)
         raise AssertionError(f"no process with {marks}:\n{self.log}")
