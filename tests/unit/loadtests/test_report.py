@@ -1,0 +1,52 @@
+"""The table that people read and the JSON that programs read."""
+
+import json
+from pathlib import Path
+
+from loadtests.bench.report import HEADINGS, markdown, write
+from tests.unit.loadtests.rows import figures, origin_row, sluice_row
+
+
+def cells(text: str, name: str) -> dict[str, str]:
+    line = next(line for line in text.splitlines() if line.startswith(f"| {name} "))
+    return dict(zip(HEADINGS, (cell.strip() for cell in line.strip("|").split("|")), strict=True))
+
+
+def test_the_table_shows_each_figure_under_its_heading() -> None:
+    row = cells(markdown("title", [origin_row(), sluice_row()]), "Sluice")
+
+    assert row == {
+        "": "Sluice",
+        "streams": "200",
+        "CPU µs/token": "52.2",
+        "NGINX µs/token": "–",
+        "TTFT p50 / p99 ms": "2.75 / 6.00",
+        "added TTFT p50 ms": "2.25",
+        "gap p50 / p99 / p99.9 ms": "50.00 / 51.25 / 54.00",
+        "delay p50 / p99 ms": "0.10 / 0.40",
+        "stalled %": "0.2",
+        "KiB/stream": "40.5",
+        "NGINX KiB/stream": "–",
+        "errors": "0",
+    }
+
+
+def test_the_origin_adds_nothing_to_itself() -> None:
+    assert cells(markdown("title", [origin_row()]), "origin, no gateway")["added TTFT p50 ms"] == "–"
+
+
+def test_a_row_that_is_not_valid_says_so_under_the_table() -> None:
+    text = markdown("title", [sluice_row(figures=figures(truncated=3))])
+
+    assert cells(text, "Sluice")["errors"] == "3"
+    assert "Not valid: Sluice, 200 streams: 3 × truncated." in text
+
+
+def test_the_table_and_the_json_are_left_in_the_folder(tmp_path: Path) -> None:
+    text = write(tmp_path, "title", [origin_row(), sluice_row(figures=figures(tokens=1))])
+    document = json.loads((tmp_path / "bench.json").read_text())
+
+    assert (tmp_path / "bench.md").read_text() == text
+    assert [row["system"] for row in document["rows"]] == ["origin", "sluice"]
+    assert document["rows"][0]["figures"]["gap_ms"]["p999"] == 54.0
+    assert document["rows"][1]["faults"] == ["0.0 % of the tokens offered arrived, 98 % are due"]

@@ -1,0 +1,59 @@
+"""When figures are not to be believed, and when they break a limit."""
+
+from typing import Any
+
+import pytest
+
+from loadtests.bench.figures import Percentiles
+from loadtests.bench.verdict import added_ttft_ms, broken_limits, faults
+from tests.unit.loadtests.rows import figures, origin_row, sluice_row
+
+
+def test_a_sound_row_has_no_faults() -> None:
+    assert faults(sluice_row()) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        ({"truncated": 3}, "3 × truncated"),
+        ({"failed": 1}, "1 × ended in an error"),
+        ({"misordered": 2}, "2 × tokens lost or out of order"),
+        ({"http_errors": {"503": 7}}, "7 × HTTP 503"),
+        ({"tokens": 58_700}, "97.8 % of the tokens offered arrived, 98 % are due"),
+    ],
+)
+def test_a_row_with_errors_or_too_few_tokens_is_not_valid(changes: dict[str, Any], fault: str) -> None:
+    assert faults(sluice_row(figures=figures(**changes))) == [fault]
+
+
+def test_a_row_from_a_saturated_generator_is_not_valid() -> None:
+    assert faults(sluice_row(generator_core_busy_percent=99.2)) == ["the core of origin and load was 99 % busy"]
+
+
+def test_the_added_ttft_is_taken_over_the_origin_at_as_many_streams() -> None:
+    slow_origin = origin_row(streams=384, figures=figures(ttft_ms=Percentiles(9, 2.0, 2.0, 2.0)))
+
+    assert added_ttft_ms(sluice_row(), [slow_origin, origin_row(), sluice_row()]) == pytest.approx(2.25)
+
+
+def test_without_the_origin_there_is_no_added_ttft() -> None:
+    assert added_ttft_ms(sluice_row(), [sluice_row()]) is None
+
+
+def test_a_gateway_within_the_limits_breaks_none() -> None:
+    assert broken_limits([origin_row(), sluice_row()]) == []
+
+
+def test_each_broken_limit_is_named_with_the_figure() -> None:
+    slow = sluice_row(gunicorn_cpu_us_per_token=65.5, figures=figures(ttft_ms=Percentiles(600, 3.75, 9.0, 9.0)))
+
+    assert broken_limits([origin_row(), slow]) == [
+        "Sluice: 65.50 µs/token, at most 65",
+        "Sluice: 3.25 ms added to TTFT p50, at most 3",
+    ]
+
+
+def test_limits_that_could_not_be_judged_count_as_broken() -> None:
+    assert broken_limits([sluice_row()]) == ["Sluice: unknown ms added to TTFT p50, at most 3"]
+    assert broken_limits([origin_row(), sluice_row(streams=384)]) == ["no gateway was measured at 200 streams"]
