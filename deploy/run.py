@@ -1,7 +1,8 @@
 """`make run`: NGINX, Gunicorn and the exporter in the foreground, under supervisor. Run as `python -m deploy.run`.
 
 Owns the order of things and what is said about them. Says in one line why it cannot start, ends with 0 after Ctrl-C,
-and leaves no process, socket or pid file behind. If it is killed itself, the kernel tells supervisor to stop.
+and leaves no process, socket or pid file behind. If it is killed itself, the kernel tells supervisor to stop; with
+`--with-parent`, it stops when its parent ends: a killed `make` would otherwise leave it running unseen.
 """
 
 import fcntl
@@ -15,7 +16,7 @@ from pathlib import Path
 
 from app.catalog import CatalogError, load_catalog
 from app.settings import Settings, SettingsError, load_settings
-from deploy import preflight
+from deploy import preflight, processes
 from deploy.instance import Failed, Instance, worker_sockets
 from deploy.preflight import Refused
 
@@ -152,6 +153,8 @@ def watch(instance: Instance, requests: Requests) -> None:
 
 def main() -> None:
     requests = Requests()
+    if "--with-parent" in sys.argv[1:]:
+        processes.die_with(os.getppid())
     settings = load()
     lock = take(settings.state_dir.resolve())
     check_addresses(settings)
