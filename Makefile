@@ -41,7 +41,7 @@ format: $(DEVELOPMENT) ## Format the code and repair what can be repaired
 	$(PYTHON) -m ruff check --fix --quiet . || true
 	$(PYTHON) -m ruff format .
 
-lock: ## Write the locks anew from pyproject.toml, changing only what must (ARGS=--upgrade for all)
+lock: $(RUNTIME) ## Write the locks anew from pyproject.toml, changing only what must (ARGS=--upgrade for all)
 	@scripts/lock.sh $(ARGS)
 
 bench: $(DEVELOPMENT) ## Measure what a token costs (loadtests/bench)

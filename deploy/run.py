@@ -143,7 +143,7 @@ def watch(instance: Instance, requests: Requests) -> None:
     while not requests.stop:
         instance.check(starting=False)
         if time.monotonic() >= log_check_at:
-            instance.limit_access_log()
+            instance.limit_logs()
             log_check_at += LOG_CHECK_SECONDS
         requests.wait(WATCH_SECONDS)
     instance.relay.say(
