@@ -30,7 +30,7 @@ def json_bytes(value: Any) -> bytes:
 
 
 def _without_lone_surrogates(value: Any) -> bytes:
-    """`value` with U+FFFD for half a surrogate pair: UTF-8 cannot carry one, and the stream would end without a word."""
+    """`value` with U+FFFD for half a surrogate pair: UTF-8 carries none, and the stream would end without a word."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=msgspec.to_builtins)
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode()
 
