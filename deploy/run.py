@@ -99,13 +99,11 @@ def take(state_dir: Path) -> int:
     return lock
 
 
-def check_addresses(settings: Settings) -> None:
-    preflight.socket_paths_fit(worker_sockets(settings))
+def check_ports(settings: Settings) -> None:
     preflight.port_is_free("PORT", "127.0.0.1", settings.port, f"PORT={settings.port % 65_535 + 1}")
     host, port = preflight.split_address("SLUICE_METRICS_BIND", settings.metrics_bind)
-    preflight.port_is_free(
-        "SLUICE_METRICS_BIND", host, port, f"SLUICE_METRICS_BIND={settings.metrics_bind.rpartition(':')[0]}:{port + 1}"
-    )
+    other = f"{settings.metrics_bind.rpartition(':')[0]}:{port % 65_535 + 1}"
+    preflight.port_is_free("SLUICE_METRICS_BIND", host, port, f"SLUICE_METRICS_BIND={other}")
 
 
 def raise_file_limit() -> None:
@@ -156,8 +154,9 @@ def main() -> None:
     if "--with-parent" in sys.argv[1:]:
         processes.die_with(os.getppid())
     settings = load()
+    preflight.socket_paths_fit(worker_sockets(settings))
     lock = take(settings.state_dir.resolve())
-    check_addresses(settings)
+    check_ports(settings)
     raise_file_limit()
     instance = Instance(settings, preflight.find_nginx())
     instance.prepare()
