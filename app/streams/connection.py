@@ -34,7 +34,7 @@ class Connection:
         self._sending_since: float | None = None
         self._stuck = False
         self._last_sent = self._loop.time()
-        self._timer = self._loop.call_later(heartbeat_seconds, self._tick)
+        self._timer = self._loop.call_later(min(heartbeat_seconds, send_seconds), self._tick)
         self._listener = asyncio.create_task(self._listen())
         self.gone = False
         self.heartbeat_due = False
