@@ -124,7 +124,7 @@ async def no_tasks_left(within_seconds: float = 1.0) -> AsyncIterator[None]:
     before = asyncio.all_tasks()
     yield
     deadline = asyncio.get_running_loop().time() + within_seconds
-    while left := asyncio.all_tasks() - before:
+    while left := asyncio.all_tasks() - before - {asyncio.current_task()}:
         assert asyncio.get_running_loop().time() < deadline, f"still running: {left}"
         await asyncio.sleep(0.005)
 
