@@ -88,8 +88,8 @@ async def test_no_heartbeat_is_due_while_bytes_flow(peer: Peer) -> None:
     connection = Connection(peer.receive, peer.send, 0.4, LONG)
     for _ in range(80):
         await asyncio.sleep(0.01)
-        await connection.send(BODY)
         assert not connection.heartbeat_due
+        await connection.send(BODY)
     connection.close()
 
 
@@ -121,6 +121,7 @@ async def test_a_reader_that_takes_nothing_is_stuck_after_its_time(
     clock = asyncio.get_running_loop().time
     connection = Connection(peer.receive, peer.send, heartbeat_seconds, send_seconds)
     await connection.send(BODY)
+    await asyncio.sleep(1.5 * send_seconds)
     peer.reading.clear()
     began = clock()
     with pytest.raises(ReaderStuck):
