@@ -1,5 +1,6 @@
 """One running Sluice: its folders, its supervisor, and its life from start to stop."""
 
+import contextlib
 import http.client
 import os
 import pwd
@@ -18,7 +19,7 @@ from deploy.relay import Relay
 from deploy.supervisor_client import Supervisor
 
 HOME = Path(__file__).resolve().parent.parent
-ACCESS_LOG_BYTES_MAX = 64 * 1024 * 1024
+LOG_BYTES_MAX = 64 * 1024 * 1024
 READY_CALL_SECONDS_MAX = 2.0
 OUTPUT_SECONDS_MAX = 2.0
 
@@ -116,12 +117,14 @@ class Instance:
             if program.state == "FATAL" or (starting and again):
                 raise Failed(f"{program.name} does not start; its own words are above")
 
-    def limit_access_log(self) -> None:
-        """Keeps the log and one before it, so that it never fills the disk."""
-        log, pid_file = self.prefix / "access.log", self.prefix / "nginx.pid"
-        if log.exists() and pid_file.exists() and log.stat().st_size > ACCESS_LOG_BYTES_MAX:
+    def limit_logs(self) -> None:
+        """Keeps each of NGINX's logs and one before it, so that they never fill the disk."""
+        full = [log for log in self.prefix.glob("*.log") if log.stat().st_size > LOG_BYTES_MAX]
+        for log in full:
             log.replace(log.with_suffix(".log.1"))
-            processes.send(int(pid_file.read_text()), signal.SIGUSR1)
+        if full:  # NGINX, unless it is just being restarted, opens its logs anew
+            with contextlib.suppress(FileNotFoundError):
+                processes.send(int((self.prefix / "nginx.pid").read_text()), signal.SIGUSR1)
 
     def stop(self, at_once: Callable[[], bool]) -> None:
         """Ends everything in order; at the deadline, or when `at_once` says so, by force."""

@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import functools
 import os
 import signal
 import time
@@ -20,16 +21,16 @@ def adopt_orphans() -> None:
     _libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
+def die_with(parent: int) -> None:
+    """SIGTERM for us when `parent`, our parent, ends, however it ends."""
+    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    if os.getppid() != parent:  # it ended before the line above
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
 def die_with_parent() -> Callable[[], None]:
-    """For `preexec_fn`: the child gets SIGTERM when we die, however we die."""
-    parent = os.getpid()
-
-    def tie() -> None:
-        _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-        if os.getppid() != parent:  # it died before the line above
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    return tie
+    """The same for a child, as `preexec_fn`."""
+    return functools.partial(die_with, os.getpid())
 
 
 def _parents() -> dict[int, int]:

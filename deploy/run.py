@@ -1,7 +1,8 @@
 """`make run`: NGINX, Gunicorn and the exporter in the foreground, under supervisor. Run as `python -m deploy.run`.
 
 Owns the order of things and what is said about them. Says in one line why it cannot start, ends with 0 after Ctrl-C,
-and leaves no process, socket or pid file behind. If it is killed itself, the kernel tells supervisor to stop.
+and leaves no process, socket or pid file behind. If it is killed itself, the kernel tells supervisor to stop; with
+`--with-parent`, it stops when its parent ends: a killed `make` would otherwise leave it running unseen.
 """
 
 import fcntl
@@ -15,7 +16,7 @@ from pathlib import Path
 
 from app.catalog import CatalogError, load_catalog
 from app.settings import Settings, SettingsError, load_settings
-from deploy import preflight
+from deploy import preflight, processes
 from deploy.instance import Failed, Instance, worker_sockets
 from deploy.preflight import Refused
 
@@ -98,13 +99,11 @@ def take(state_dir: Path) -> int:
     return lock
 
 
-def check_addresses(settings: Settings) -> None:
-    preflight.socket_paths_fit(worker_sockets(settings))
+def check_ports(settings: Settings) -> None:
     preflight.port_is_free("PORT", "127.0.0.1", settings.port, f"PORT={settings.port % 65_535 + 1}")
     host, port = preflight.split_address("SLUICE_METRICS_BIND", settings.metrics_bind)
-    preflight.port_is_free(
-        "SLUICE_METRICS_BIND", host, port, f"SLUICE_METRICS_BIND={settings.metrics_bind.rpartition(':')[0]}:{port + 1}"
-    )
+    other = f"{settings.metrics_bind.rpartition(':')[0]}:{port % 65_535 + 1}"
+    preflight.port_is_free("SLUICE_METRICS_BIND", host, port, f"SLUICE_METRICS_BIND={other}")
 
 
 def raise_file_limit() -> None:
@@ -142,7 +141,7 @@ def watch(instance: Instance, requests: Requests) -> None:
     while not requests.stop:
         instance.check(starting=False)
         if time.monotonic() >= log_check_at:
-            instance.limit_access_log()
+            instance.limit_logs()
             log_check_at += LOG_CHECK_SECONDS
         requests.wait(WATCH_SECONDS)
     instance.relay.say(
@@ -152,9 +151,12 @@ def watch(instance: Instance, requests: Requests) -> None:
 
 def main() -> None:
     requests = Requests()
+    if "--with-parent" in sys.argv[1:]:
+        processes.die_with(os.getppid())
     settings = load()
+    preflight.socket_paths_fit(worker_sockets(settings))
     lock = take(settings.state_dir.resolve())
-    check_addresses(settings)
+    check_ports(settings)
     raise_file_limit()
     instance = Instance(settings, preflight.find_nginx())
     instance.prepare()

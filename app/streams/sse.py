@@ -4,6 +4,7 @@ Every payload is JSON, so no text of a model can end a frame or forge another on
 too: they are line ends to clients that split with their language's idea of a line instead of the specification's.
 """
 
+import json
 from typing import Any, Protocol
 
 import msgspec
@@ -20,12 +21,21 @@ _NOT_LINE_ENDS = ((b"\xe2\x80\xa8", b"\\u2028"), (b"\xe2\x80\xa9", b"\\u2029"), 
 
 def json_bytes(value: Any) -> bytes:
     """`value` as JSON without any character that somebody takes for a line end."""
-    encoded = _encoder.encode(value)
+    try:
+        encoded = _encoder.encode(value)
+    except UnicodeEncodeError:
+        encoded = _without_lone_surrogates(value)
     if not encoded.isascii():
         for raw, escaped in _NOT_LINE_ENDS:
             if raw in encoded:
                 encoded = encoded.replace(raw, escaped)
     return encoded
+
+
+def _without_lone_surrogates(value: Any) -> bytes:
+    """`value` with U+FFFD for half a surrogate pair: UTF-8 carries none, and the stream would end without a word."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=msgspec.to_builtins)
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode()
 
 
 def sse(event: str | None, payload: Any) -> bytes:

@@ -11,7 +11,7 @@ from typing import IO, NamedTuple
 from loadtests.bench.errors import BenchError
 
 REPOSITORY = Path(__file__).parents[2]
-STOP_SECONDS_MAX = 15
+STOP_SECONDS_MAX = 30
 LOG_LINES_SHOWN = 5
 
 

@@ -16,6 +16,8 @@ from loadtests.bench.procfs import Procfs
 from loadtests.bench.surfaces import MODEL
 
 NOTHING_THERE = 404  # what the origin says to a GET
+# How a process's command line shows what it is; a word alone could be part of a path.
+MARKS = {"gunicorn": "gunicorn.conf.py", "nginx": "nginx: "}
 
 
 class Site(NamedTuple):
@@ -38,7 +40,7 @@ class System(NamedTuple):
         groups: dict[str, list[int]] = {}
         for pid in proc.descendants(self.root) if self.root else []:
             command = proc.command(pid)
-            group = next((name for name in ("nginx", "gunicorn") if name in command), "other")
+            group = next((name for name, mark in MARKS.items() if mark in command), "other")
             groups.setdefault(group, []).append(pid)
         return groups
 
@@ -77,7 +79,7 @@ def sluice(site: Site, origin_port: int) -> Iterator[System]:
 def sluice_behind_nginx(site: Site, origin_port: int) -> Iterator[System]:
     """The whole chain with one worker, as `make run` runs it. Both share the core."""
     port, metrics_port = free_ports(2)
-    command = [sys.executable, "deploy/run.py"]
+    command = [sys.executable, "-m", "deploy.run"]
     environment = _environment(site, origin_port, metrics_port) | {"PORT": str(port)}
     with _gateway(site, command, environment, port) as process:
         yield System(port, process.pid)

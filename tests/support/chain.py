@@ -1,5 +1,6 @@
 """The whole chain as `make run` starts it: NGINX, Gunicorn's workers and the exporter, on free ports of their own."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -45,7 +46,6 @@ class Chain:
         self.metrics_url = f"http://127.0.0.1:{self.metrics_port}"
         # Directly below /tmp: a Unix socket's path is short, and pytest's folders are not.
         self._folder = Path(tempfile.mkdtemp(prefix="sluice-", dir="/tmp"))
-        self.state_dir = self._folder / "state"
         self._log = self._folder / "log"
         self._expect_ready = expect_ready
         inherited = {
@@ -53,21 +53,22 @@ class Chain:
             for name, value in os.environ.items()
             if not name.startswith("SLUICE_") and name not in ("PORT", "WORKERS")
         }
-        self._env = inherited | {
+        self.env = inherited | {
             "PORT": str(self.port),
             "WORKERS": str(workers),
             "SLUICE_METRICS_BIND": f"127.0.0.1:{self.metrics_port}",
-            "SLUICE_STATE_DIR": str(self.state_dir),
+            "SLUICE_STATE_DIR": str(self._folder / "state"),
             "SLUICE_DRAIN_SECONDS": "5",
             **(env or {}),
         }
+        self.state_dir = Path(self.env["SLUICE_STATE_DIR"])
 
     def __enter__(self) -> "Chain":
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "deploy.run"],
                 cwd=HOME,
-                env=self._env,
+                env=self.env,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -147,15 +148,14 @@ class Chain:
     def kill_all(self) -> None:
         """What is left of a test that failed."""
         for process in self.processes():
-            try:
+            with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
-            except psutil.NoSuchProcess:
-                continue
         self.process.wait()
 
     def _master(self, *marks: str) -> int:
         supervisor = next(process for process in self.processes() if process.ppid() == self.pid)
         for process in supervisor.children():
-            if any(mark in " ".join(process.cmdline()) for mark in marks):
-                return int(process.pid)
+            with contextlib.suppress(psutil.Error):  # it may end while we look
+                if any(mark in " ".join(process.cmdline()) for mark in marks):
+                    return int(process.pid)
         raise AssertionError(f"no process with {marks}:\n{self.log}")

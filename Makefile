@@ -1,0 +1,60 @@
+# What can be done here; `make` alone lists it. Recipes longer than three lines are in scripts/.
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+# The targets share one virtual environment and one var/.
+.NOTPARALLEL:
+
+PYTHON := .venv/bin/python
+# Each names a lock that is installed; made again when the lock changes.
+RUNTIME := .venv/installed-requirements
+DEVELOPMENT := .venv/installed-requirements-dev
+
+help: ## List these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' Makefile
+
+setup: $(DEVELOPMENT) ## Make the virtual environment, with all that tests and tools need
+
+run: $(RUNTIME) ## Run it all: NGINX, Gunicorn and the exporter; PORT, WORKERS and SLUICE_* apply
+	@exec $(PYTHON) -m deploy.run --with-parent
+
+serve: $(RUNTIME) ## Run Gunicorn alone on SLUICE_BIND, to measure and to debug
+	@exec $(PYTHON) -m gunicorn -c deploy/gunicorn.conf.py
+
+test: $(DEVELOPMENT) ## Run every test; installs the programs they need where it can (ARGS="-k name" for some)
+	@scripts/install-system-packages.sh
+	$(PYTHON) -m pytest $(ARGS)
+
+check: lint types imports ## Lint, types and import directions
+
+lint: $(DEVELOPMENT) ## Look for mistakes and for what `make format` would change
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check --quiet .
+
+types: $(DEVELOPMENT)
+	$(PYTHON) -m mypy
+
+imports: $(DEVELOPMENT)
+	.venv/bin/lint-imports --config .importlinter
+
+format: $(DEVELOPMENT) ## Format the code and repair what can be repaired
+	$(PYTHON) -m ruff check --fix --quiet . || true
+	$(PYTHON) -m ruff format .
+
+lock: $(RUNTIME) ## Write the locks anew from pyproject.toml, changing only what must (ARGS=--upgrade for all)
+	@scripts/lock.sh $(ARGS)
+
+bench: $(DEVELOPMENT) ## Measure what a token costs (loadtests/bench)
+	$(PYTHON) -m loadtests.bench $(ARGS)
+
+examples: $(DEVELOPMENT) ## Run the example clients against a running server
+	@examples/run.sh
+
+clean: ## Remove what was made here, except the virtual environment
+	rm -rf var build dist *.egg-info .mypy_cache .ruff_cache .import_linter_cache .hypothesis loadtests/bench/build
+	find . -name __pycache__ -not -path './.venv/*' -not -path './.tools/*' -prune -exec rm -rf {} +
+
+$(RUNTIME) $(DEVELOPMENT): .venv/installed-%: %.lock
+	@scripts/setup.sh $< $@
+
+.PHONY: help setup run serve test check lint types imports format lock bench examples clean
