@@ -6,7 +6,7 @@ from fastapi import APIRouter, Path, Query
 from starlette.responses import Response
 
 from app.api.context import Ctx, Who, resume
-from app.api.openapi import native_responses
+from app.api.openapi import Responses, native_responses
 from app.api.schemas import ErrorAnswer, StatusAnswer
 from app.errors import InvalidCursor, NotFound
 from app.streams.log import START, STREAM_ID, parse_id
@@ -16,13 +16,13 @@ from app.streams.sse import NativeEncoder
 router = APIRouter(prefix="/api/v1/streams", tags=["streams"])
 
 StreamId = Annotated[str, Path(description="As `X-Stream-Id` said.", examples=["pYnkZ0gC2rT1uVwX3yZaBcDe"])]
-_GONE = {
+_GONE: Responses = {
     204: {"description": "The id is that of the stream's end: there is no more."},
     410: {"model": ErrorAnswer, "description": "The log no longer holds what follows the id."},
 }
 
 
-@router.get("/{stream_id}", responses=native_responses(None) | _GONE)
+@router.get("/{stream_id}", responses={**native_responses(None), **_GONE})
 async def read(
     stream_id: StreamId,
     ctx: Ctx,

@@ -65,7 +65,7 @@ class Committer:
             await self._news.wait()
             self._news.clear()
             self._committing = True
-            generations = list(self._dirty)
+            generations = self._logged(list(self._dirty))
             self._dirty.clear()
             batch = [generation.take_pending() for generation in generations]
             if self.available:
@@ -74,6 +74,13 @@ class Committer:
                 self._keep(generations, batch)
             self._committing = False
             self._settled.set()
+
+    def _logged(self, generations: list[Generation]) -> list[Generation]:
+        """Those that the log knows; the others began while it was away, and are delivered at once."""
+        for generation in generations:
+            if not generation.fence:
+                generation.deliver_unlogged(generation.take_pending().events)
+        return [generation for generation in generations if generation.fence]
 
     async def _commit(self, generations: Sequence[Generation], batch: Sequence[Append]) -> None:
         results = await self._append(batch)

@@ -20,11 +20,13 @@ class Drain:
 
     Args:
         spread_seconds: the time over which readers are asked to reconnect.
+        shared_log: whether workers of other machines read the same log.
     """
 
-    def __init__(self, streams: Streams, spread_seconds: float) -> None:
+    def __init__(self, streams: Streams, spread_seconds: float, shared_log: bool) -> None:
         self._streams = streams
         self._spread_seconds = spread_seconds
+        self._shared_log = shared_log
         self._movable: set[Connection] = set()
         self._staying: set[Connection] = set()
         self._moving = False
@@ -45,11 +47,11 @@ class Drain:
         """Nobody reads here and nothing is produced."""
         return not (self._movable or self._staying or self._streams.owned)
 
-    def begin(self, move_readers: bool) -> None:
-        """Start nothing new; `move_readers` where another worker can serve them."""
+    def begin(self) -> None:
+        """Start nothing new, and move the readers where another worker can serve them."""
         self._streams.draining = True
-        self._moving = move_readers
-        if move_readers:
+        self._moving = self._shared_log or not self._streams.pod_draining()
+        if self._moving:
             for connection in list(self._movable):
                 self._move(connection)
 

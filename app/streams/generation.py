@@ -16,7 +16,7 @@ class Generation:
     """A running stream that this worker owns.
 
     Args:
-        fence: the right to append; it ends when somebody claims the stream.
+        fence: the right to append; it ends when somebody claims the stream. 0: the log knows nothing of the stream.
         said: the content that is in the log already, which a taken-over stream begins with.
         content_tokens: how many tokens that is.
         on_over: called once nothing more comes from here: its end is delivered, or somebody else owns the stream.

@@ -2,35 +2,46 @@
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 import structlog
 
 from app.errors import LogUnavailable
 from app.streams.follower import Follower
-from app.streams.log import LEASE_SECONDS
-from app.streams.registry import LiveStream, Streams
+from app.streams.registry import Streams
 
 log = structlog.get_logger(__name__)
 
 Duty = Callable[[], Awaitable[None]]
 
-# Three renewals may fail before the lease is over.
-BEAT_SECONDS = 1.5
 REAP_SECONDS = 2.0
+BEATS_PER_LEASE = 0.3
 
 
 class Keeper:
-    """One for each worker; `run` is its task."""
+    """One for each worker; `run` is its task.
 
-    def __init__(self, streams: Streams, follower: Follower) -> None:
+    Args:
+        lease_seconds: it is renewed often enough for two renewals to fail.
+    """
+
+    def __init__(self, streams: Streams, follower: Follower, lease_seconds: float) -> None:
+        self._lease_seconds = lease_seconds
         self._streams = streams
         self._backend = streams.backend
         self._follower = follower
 
+    async def start(self, dead: Sequence[str]) -> None:
+        """Have a lease before the first stream, and let the streams of dead workers be taken over at once."""
+        await self._backend.beat(self._streams.owner)
+        for owner in dead:
+            await self._backend.expire(owner)
+
     async def run(self) -> None:
         """Beat and reap for ever."""
-        await asyncio.gather(self._every(BEAT_SECONDS, self.beat), self._every(REAP_SECONDS, self.reap))
+        await asyncio.gather(
+            self._every(self._lease_seconds * BEATS_PER_LEASE, self.beat), self._every(REAP_SECONDS, self.reap)
+        )
 
     async def _every(self, seconds: float, duty: Duty) -> None:
         while True:
@@ -63,41 +74,15 @@ class Keeper:
             if record.on_disconnect == "finish" and not self._streams.draining:
                 await self._follower.take_over(record, state)
             elif state.orphaned_seconds > self._patience(record.on_disconnect, record.grace_seconds):
-                await self._end(found[0].stream_id, state.fence)
+                await self._end(record.stream_id, state.fence)
         await self._backend.reap()
 
     def _patience(self, on_disconnect: str, grace_seconds: float) -> float:
         """How long a reader may still come and take the stream over."""
-        return LEASE_SECONDS + (grace_seconds if on_disconnect == "grace" else 0)
+        return self._lease_seconds + (grace_seconds if on_disconnect == "grace" else 0)
 
     async def _end(self, stream_id: str, fence: int) -> None:
         claimed = await self._backend.claim(stream_id, self._streams.owner, fence)
         found = await self._backend.describe(stream_id)
         if claimed is not None and found is not None:
             self._follower.give_up(self._streams.enter(found[0], found[1].last), claimed)
-
-
-class Unread:
-    """What becomes of a stream whose last reader has left this worker: its disconnect policy."""
-
-    def __init__(self, streams: Streams) -> None:
-        self._streams = streams
-
-    async def decide(self, live: LiveStream) -> None:
-        """Cancel the stream in its time, unless it is to finish, or is read elsewhere."""
-        record = live.record
-        if record.on_disconnect == "finish":
-            return
-        if record.on_disconnect == "grace":
-            await asyncio.sleep(record.grace_seconds)
-        while await self._read_elsewhere(live):
-            await asyncio.sleep(LEASE_SECONDS)
-        if live.readers == 0:
-            self._streams.cancel_here(live)
-
-    async def _read_elsewhere(self, live: LiveStream) -> bool:
-        try:
-            found = await self._streams.backend.describe(live.stream_id)
-        except LogUnavailable:
-            return False
-        return found is not None and found[1].readers_seen

@@ -98,7 +98,7 @@ class StreamState(msgspec.Struct, frozen=True):
         fence: rises at every takeover; an append under an older one is refused.
         last: the last event in the log.
         cancel_requested: somebody asked the owner to stop.
-        readers_seen: whether a reader on any worker was seen within `LEASE_SECONDS`.
+        readers_seen: whether a reader on any worker was seen within the lease's time.
     """
 
     state: State
@@ -170,7 +170,7 @@ class Leases(Protocol):
     """Who produces. The same backends implement it; each worker has one name, and one lease for all its streams."""
 
     async def beat(self, owner: str) -> None:
-        """Extend the worker's lease to `LEASE_SECONDS` from now."""
+        """Extend the worker's lease, from now."""
         ...
 
     async def expire(self, owner: str) -> None:

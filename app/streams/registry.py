@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import structlog
 
-from app.errors import CursorGone, Draining, IdempotencyMismatch, NotFound
+from app.errors import CursorGone, Draining, IdempotencyMismatch, LogFull, LogUnavailable, NotFound
 from app.events import Failed
 from app.providers.base import Provider
 from app.streams.committer import Committer
@@ -69,6 +69,7 @@ class Streams:
         owner: this worker's name, unique to this incarnation of it.
         route: finds a model's provider; raises `ModelNotFound`.
         stream_seconds_max, stream_bytes_max: see `Driver`.
+        degrade: whether streams begin while the log is away; they cannot be resumed.
         pod_draining: whether all workers of this machine are about to stop.
     """
 
@@ -79,12 +80,14 @@ class Streams:
         route: Callable[[str], Route],
         stream_seconds_max: float,
         stream_bytes_max: int,
+        degrade: bool,
         pod_draining: Callable[[], bool],
     ) -> None:
         self.backend = backend
         self.owner = owner
         self.committer = Committer(backend)
         self.draining = False
+        self.degrade = degrade
         self.pod_draining = pod_draining
         self.live: dict[str, LiveStream] = {}
         self.follow: Handler | None = None
@@ -107,11 +110,23 @@ class Streams:
         if self.draining or self.pod_draining():
             raise Draining("The server is shutting down.", retry_after_seconds=1)
         self._route(draft.request.model)
-        record = await self.backend.create(draft, self.owner)
+        try:
+            record = await self.backend.create(draft, self.owner)
+        except LogFull:
+            raise
+        except LogUnavailable:
+            if not self.degrade:
+                raise
+            return self._open_without_log(draft)
         if record.stream_id == draft.stream_id:
             self.produce(self.enter(record, START), fence=1)
         elif record.body_hash != draft.body_hash:
             raise IdempotencyMismatch("This Idempotency-Key was used with another request.")
+        return record
+
+    def _open_without_log(self, record: StreamRecord) -> StreamRecord:
+        live = self.enter(record, START)
+        self.produce(live, fence=0)
         return record
 
     def enter(self, record: StreamRecord, last: Cursor) -> LiveStream:

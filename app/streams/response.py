@@ -59,7 +59,7 @@ class ReaderResponse(Response, ABC):
     """What stream and batch answers share: a reader, a watched client, and a line in the log.
 
     Args:
-        open_reader: begins or finds the stream; called when the answer is, so that a request that ends before costs nothing.
+        open_reader: begins or finds the stream, when the answer is called for and not before.
         resumable: the client can come back with the last id it saw.
     """
 
