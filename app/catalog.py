@@ -20,6 +20,7 @@ class Upstream(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     provider: Literal["simulator", "openai"]
+    resume: Literal["continue", "replay", "fail"] | None = None
     base_url: HttpUrl | None = None
     model: str | None = None
     api_key_env: str | None = None
@@ -36,6 +37,11 @@ class Upstream(BaseModel):
         if self.provider == "openai" and self.base_url is None:
             raise ValueError("provider openai needs a base_url")
         return self
+
+    @property
+    def resume_strategy(self) -> str:
+        """How a stream whose worker died is taken up: the simulator goes on, others say it again and are compared."""
+        return self.resume or ("continue" if self.provider == "simulator" else "replay")
 
     def api_key(self) -> str | None:
         """The key, from its file or variable; read at start and never logged."""

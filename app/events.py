@@ -46,5 +46,11 @@ class Failed(msgspec.Struct, frozen=True, tag="failed"):
     retry_after_seconds: int | None = None
 
 
-Event = Token | Done | Failed
+class Reset(msgspec.Struct, frozen=True, tag="reset"):
+    """What was said so far is void; the stream begins again behind this event."""
+
+    reason: str
+
+
+Event = Token | Done | Failed | Reset
 Terminal = Done | Failed

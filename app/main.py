@@ -1,43 +1,80 @@
 """The composition root: the only module that knows all the others."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 from fastapi import FastAPI
 
 from app.api import docs, errors, health, native, openai
+from app.api import streams as streams_api
 from app.api.context import Context
-from app.catalog import Catalog, Upstream, load_catalog
+from app.catalog import Upstream, load_catalog
+from app.errors import ModelNotFound
 from app.middleware.access_log import AccessLogMiddleware
 from app.middleware.errors import ErrorsMiddleware
 from app.middleware.request_id import RequestIdMiddleware
 from app.observability.logging import configure_logging
+from app.pod import Identity
 from app.providers.base import Provider
 from app.providers.openai import OpenAIProvider
 from app.providers.simulator import Simulator
 from app.settings import Settings, load_settings
-from app.streams.producer import Producers
+from app.streams.backends import is_shared, open_backend
+from app.streams.drain import Drain
+from app.streams.follower import Follower
+from app.streams.keeper import Keeper
+from app.streams.registry import Route, Streams
+from app.streams.response import Terms
+from app.streams.unread import Unread
 from app.version import VERSION
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
-    """The application, ready to be served by one worker.
+    """The application, ready to be served by one worker, who says in `app.state.identity` who it is.
 
     Raises:
         SettingsError, CatalogError: the environment or the models file is wrong.
     """
     settings = settings or load_settings()
     configure_logging(settings.log_level)
-    providers = _providers(load_catalog(settings.config))
-    producers = Producers(settings.stream_seconds_max)
+    catalog = load_catalog(settings.config)
+    routes = {name: _route(model.upstreams[0], name) for name, model in catalog.models.items()}
 
     @asynccontextmanager
-    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        identity: Identity = getattr(app.state, "identity", None) or Identity.alone()
+        url = settings.stream_log_url
+        backend = await open_backend(
+            url, settings.log_bytes_max, settings.stream_bytes_max, settings.stream_ttl_seconds, settings.lease_seconds
+        )
+        streams = Streams(
+            backend,
+            identity.owner,
+            partial(_find, routes),
+            settings.stream_seconds_max,
+            settings.stream_bytes_max,
+            degrade=settings.without_log == "degrade",
+            pod_draining=lambda: identity.pod.draining,
+        )
+        follower = Follower(streams)
+        streams.follow = follower.follow
+        streams.unread = Unread(streams, settings.lease_seconds).decide
+        drain = app.state.drain = Drain(streams, settings.drain_spread_seconds, is_shared(url))
+        app.state.context = _context(settings, tuple(routes), streams, drain)
+        keeper = Keeper(streams, follower, settings.lease_seconds)
+        await keeper.start(identity.dead)
+        tasks = [asyncio.create_task(streams.committer.run()), asyncio.create_task(keeper.run())]
         yield
-        # Producers first: each closes its upstream's response before the pool under it goes.
-        await producers.aclose()
-        for provider in providers.values():
-            await provider.aclose()
+        # What is produced first, since it writes to the log and holds upstreams' connections; then what is under it.
+        drain.begin()
+        await drain.finish()
+        for task in tasks:
+            task.cancel()
+        for route in routes.values():
+            await route.provider.aclose()
+        await backend.aclose()
 
     app = FastAPI(
         title="Sluice",
@@ -47,15 +84,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         docs_url=None,
         redoc_url=None,
     )
-    app.state.context = Context(
-        providers=providers,
-        producers=producers,
-        heartbeat_seconds=settings.heartbeat_seconds,
-        send_seconds=settings.send_seconds,
-        simulator_options=settings.environment == "development",
-    )
-    app.state.end_streams = producers.end_all
-    for router in (native.router, openai.router, health.router, docs.router):
+    for router in (native.router, streams_api.router, openai.router, health.router, docs.router):
         app.include_router(router)
     docs.mount_assets(app)
     errors.install(app)
@@ -66,8 +95,33 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     return app
 
 
-def _providers(catalog: Catalog) -> dict[str, Provider]:
-    return {name: _provider(model.upstreams[0], name) for name, model in catalog.models.items()}
+def _context(settings: Settings, models: tuple[str, ...], streams: Streams, drain: Drain) -> Context:
+    terms = Terms(
+        streams=streams,
+        drain=drain,
+        heartbeat_seconds=settings.heartbeat_seconds,
+        send_seconds=settings.send_seconds,
+        age_seconds_max=settings.age_seconds_max,
+        error_body=errors.error_body,
+    )
+    return Context(
+        terms=terms,
+        models=models,
+        on_disconnect=settings.on_disconnect,
+        on_disconnect_max=settings.on_disconnect_max,
+        grace_seconds=settings.grace_seconds,
+        simulator_options=settings.environment == "development",
+    )
+
+
+def _find(routes: dict[str, Route], model: str) -> Route:
+    if model not in routes:
+        raise ModelNotFound(f"There is no model {model[:100]!r}.")
+    return routes[model]
+
+
+def _route(upstream: Upstream, name: str) -> Route:
+    return Route(_provider(upstream, name), upstream.resume_strategy)
 
 
 def _provider(upstream: Upstream, name: str) -> Provider:

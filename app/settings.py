@@ -5,12 +5,22 @@ Only `main`, `worker`, the exporter and what starts them read this; everything e
 
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from app.timeouts import TimeoutsError, check, ledger
+
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
+
+
+OnDisconnect = Literal["cancel", "grace", "finish"]
+
+
+def _wait(name: str, description: str) -> Any:
+    """A setting whose default is in the ledger."""
+    return Field(default_factory=lambda: ledger()[name], description=description)
 
 
 class SettingsError(ValueError):
@@ -52,23 +62,59 @@ class Settings(BaseSettings):
         Path("var"), description="Folder for sockets, NGINX's temporary files and everything else that is written."
     )
     metrics_bind: str = Field("127.0.0.1:9464", description="Where the exporter serves /metrics and /livez.")
-    heartbeat_seconds: Seconds = Field(
-        15, description="Longest silence on a stream before a heartbeat; also the window for a real HTTP error status."
+    stream_log: str = Field(
+        "", description="memory://, lmdb:///folder, redis://…, rediss://…; by default memory."
     )
-    send_seconds: Seconds = Field(30, description="A reader that accepts no byte for this long is cut off.")
-    stream_seconds_max: Seconds = Field(600, description="Longest life of one generation.")
-    drain_seconds: Seconds = Field(60, description="Time that open streams get to finish when a worker stops.")
+    log_bytes_max: int = Field(
+        512 * 1024 * 1024, ge=4 * 1024 * 1024, description="Size of the LMDB store, which is allocated at once."
+    )
+    stream_bytes_max: int = Field(8 * 1024 * 1024, ge=1024, description="Most text that one stream may hold.")
+    without_log: Literal["refuse", "degrade"] = Field(
+        "refuse", description="New streams while the log is away: 503, or streams that cannot be resumed."
+    )
+    on_disconnect: OnDisconnect = Field(
+        "grace", description="What becomes of a native stream that nobody reads: `cancel`, `grace` or `finish`."
+    )
+    on_disconnect_max: OnDisconnect = Field("finish", description="The most lasting policy that a request may ask for.")
+    heartbeat_seconds: Seconds = _wait(
+        "heartbeat_seconds", "Longest silence on a stream before a heartbeat; also the window for a real error status."
+    )
+    send_seconds: Seconds = _wait("send_seconds", "A reader that accepts no byte for this long is cut off.")
+    grace_seconds: Seconds = _wait("grace_seconds", "How long a generation waits for a reader to come back.")
+    lease_seconds: Seconds = _wait("lease_seconds", "A worker that was silent for this long has lost its streams.")
+    stream_seconds_max: Seconds = _wait("stream_seconds_max", "Longest life of one generation.")
+    stream_ttl_seconds: Seconds = _wait("stream_ttl_seconds", "How long an ended stream can still be read.")
+    age_seconds_max: Seconds = _wait("age_seconds_max", "Longest life of a resumable connection, about.")
+    drain_seconds: Seconds = _wait("drain_seconds", "Time that open streams get to finish when a worker stops.")
+    drain_spread_seconds: Seconds = _wait("drain_spread_seconds", "Time over which a stopping worker's readers leave.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe level logged.")
+
+    @property
+    def stream_log_url(self) -> str:
+        """Where the stream log is, also where nothing was said."""
+        return self.stream_log or "memory://"
+
+    def derived_waits(self) -> dict[str, float]:
+        """Waits that follow from settings, so that one setting does not need another."""
+        waits = ledger()
+        more = max(0.0, self.drain_seconds - waits["drain_seconds"])
+        return {"kill_seconds": waits["kill_seconds"] + more, "beat_seconds": self.lease_seconds * 0.3}
 
 
 def load_settings() -> Settings:
     """The settings of this process.
 
     Raises:
-        SettingsError: a variable does not fit; the message names it, what it should be and what it is.
+        SettingsError: a variable does not fit; the message names it, what it should be and what it is. Or two do not
+            fit each other.
     """
     try:
-        return Settings()
+        settings = Settings()
+        waits = ledger().keys() & Settings.model_fields.keys()
+        check({name: getattr(settings, name) for name in waits} | settings.derived_waits())
+        return settings
+    except TimeoutsError as error:
+        raise SettingsError(f"SLUICE_…: {error}") from None
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0])

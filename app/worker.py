@@ -23,38 +23,39 @@ from uvicorn import Server
 from uvicorn_worker import UvicornWorker
 
 from app.observability.logging import adopt_stdlib_logger
+from app.pod import Identity
 from app.protocol import SluiceProtocol
 from app.slots import Slots, SlotSocket
+from app.timeouts import ledger
 
 log = structlog.get_logger(__name__)
 
 HEARTBEAT_SECONDS = 1.0
-# How long an old worker goes on accepting while its successor starts.
-SUCCESSOR_SECONDS = 20.0
-# What streams that are ended in band get to bring their last event to the reader.
-FAREWELL_SECONDS = 2.0
-# What cancelled tasks get for their cleaning up.
-CANCEL_SECONDS = 5.0
+# See deploy/timeouts.yaml for these.
+SUCCESSOR_SECONDS = ledger()["successor_seconds"]
+FAREWELL_SECONDS = ledger()["farewell_seconds"]
+CANCEL_SECONDS = ledger()["cancel_seconds"]
 
 
 class DrainServer(Server):
-    """A Uvicorn server whose drain has three bounded steps: let streams finish, end them in band, cancel what is left.
+    """A Uvicorn server whose drain has bounded steps: let streams finish or move, let go of them, cancel what is left.
 
     Args:
+        app: its `state.drain` hands readers and generations over.
         drain_seconds: how long streams may go on.
-        end_streams: ends every running stream with an error event.
     """
 
-    def __init__(self, config: Any, drain_seconds: float, end_streams: Callable[[], None]) -> None:
+    def __init__(self, config: Any, app: Any, drain_seconds: float) -> None:
         super().__init__(config)
+        self._app = app
         self._drain_seconds = drain_seconds
-        self._end_streams = end_streams
 
     async def _wait_tasks_to_complete(self) -> None:
-        if not await self._idle_within(self._drain_seconds):
-            log.warning("drain deadline reached, ending streams", streams=len(self.server_state.tasks))
-            self._end_streams()
-            await self._idle_within(FAREWELL_SECONDS)
+        drain = self._app.state.drain
+        drain.begin()
+        if not await self._idle_within(self._drain_seconds, lambda: drain.idle):
+            await drain.finish()
+            await self._idle_within(FAREWELL_SECONDS, lambda: True)
         if left := set(self.server_state.tasks):
             log.warning("cancelling what is left", tasks=len(left))
             for task in left:
@@ -64,9 +65,9 @@ class DrainServer(Server):
         for connection in list(self.server_state.connections):
             connection.transport.abort()
 
-    async def _idle_within(self, seconds: float) -> bool:
+    async def _idle_within(self, seconds: float, idle: Callable[[], bool]) -> bool:
         deadline = monotonic() + seconds
-        while self.server_state.tasks and not self.force_exit:
+        while (self.server_state.tasks or not idle()) and not self.force_exit:
             if monotonic() >= deadline:
                 return False
             await asyncio.sleep(0.05)
@@ -87,6 +88,7 @@ class SluiceWorker(UvicornWorker):  # type: ignore[misc]
         "callback_notify": None,  # the heartbeat is ours
     }
     slots: Slots | None = None
+    identity: Identity
     drain_seconds: float = 60
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -109,7 +111,8 @@ class SluiceWorker(UvicornWorker):  # type: ignore[misc]
 
     async def _serve(self) -> None:
         self.config.app = self.wsgi
-        server = DrainServer(self.config, self.drain_seconds, self.wsgi.state.end_streams)
+        self.wsgi.state.identity = self.identity
+        server = DrainServer(self.config, self.wsgi, self.drain_seconds)
         self._install_sigquit_handler()
         own = self.slots.socket(self.slot) if self.slots else None
         heartbeat = asyncio.create_task(self._beat(own))

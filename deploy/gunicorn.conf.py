@@ -4,9 +4,11 @@ import sys
 
 from app.catalog import CatalogError, load_catalog
 from app.observability.logging import GunicornLogger
+from app.pod import Pod
 from app.settings import SettingsError, load_settings
 from app.slots import Slots
-from app.worker import CANCEL_SECONDS, FAREWELL_SECONDS, SUCCESSOR_SECONDS, SluiceWorker
+from app.timeouts import ledger
+from app.worker import SluiceWorker
 
 try:
     settings = load_settings()
@@ -23,15 +25,16 @@ bind = [] if settings.socket_dir else [settings.bind]
 SluiceWorker.drain_seconds = settings.drain_seconds
 SluiceWorker.slots = Slots(settings.socket_dir, settings.workers) if settings.socket_dir else None
 
-# Only a watchdog of the event loop: the worker beats once a second, whatever its streams do. Gunicorn's default.
-timeout = 30
+# The numbers are those of deploy/timeouts.yaml. This one is only a watchdog of the event loop: the worker beats once a
+# second, whatever its streams do.
+timeout = int(ledger()["watchdog_seconds"])
 
 # After this Gunicorn kills. It must outlast every bounded step of the worker's own drain.
-graceful_timeout = int(settings.drain_seconds + SUCCESSOR_SECONDS + FAREWELL_SECONDS + CANCEL_SECONDS + 3)
+graceful_timeout = int(settings.derived_waits()["kill_seconds"])
 
 # Longer than NGINX's upstream keepalive_timeout (30 s), so that NGINX closes idle connections and never meets one that
 # we are closing; not by much, since Uvicorn keeps a reset connection's memory for as long.
-keepalive = 40
+keepalive = int(ledger()["keepalive_seconds"])
 
 # The heartbeat's file in memory: on a slow or read-only disk the watchdog would see a worker hang that does not.
 worker_tmp_dir = "/dev/shm"  # noqa: S108
@@ -46,8 +49,28 @@ logger_class = GunicornLogger
 loglevel = settings.log_level
 
 
+pod = Pod()
+
+
+def when_ready(server):
+    """Have the workers know when Gunicorn itself stops: they then keep their readers, since nobody else has room."""
+    stop = server.stop
+
+    def stop_all(graceful=True):
+        pod.drain()
+        stop(graceful)
+
+    server.stop = stop_all
+
+
+def child_exit(_server, worker):
+    """What the worker produced may be taken over at once, and not only when its lease is over."""
+    pod.bury(worker.identity.owner)
+
+
 def pre_fork(server, worker):
-    """Give the worker a free slot, or that of the oldest one, which it follows in a reload."""
+    """Give the worker a name and a free slot, or that of the oldest one, which it follows in a reload."""
+    worker.identity = pod.identity(worker.age)
     if worker.slots:
         held: dict[int, int] = {}
         for other in server.WORKERS.values():

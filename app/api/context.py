@@ -1,46 +1,52 @@
-"""What every surface needs to answer a generating request: the models, the producers, a connection's bounds."""
+"""What every surface needs to answer a generating request, and what is the same on all of them."""
 
-from collections.abc import Callable
+import secrets
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
+from hashlib import blake2b
+from time import time
+from typing import Annotated, Any
 
-from fastapi import Request
+import msgspec
+from fastapi import Depends, Header, Request
 
-from app.api.errors import error_body
 from app.api.schemas import SimulatorBody
-from app.errors import InvalidRequest, ModelNotFound
-from app.events import Done
-from app.providers.base import Fault, GenerationRequest, Provider, SimulatorOptions
-from app.streams.producer import Generation, Producers
-from app.streams.response import BatchResponse, StreamResponse
+from app.errors import InvalidRequest
+from app.providers.base import Fault, GenerationRequest, SimulatorOptions
+from app.scope import request_id
+from app.streams.answer import Answer
+from app.streams.log import START, OnDisconnect, StreamRecord, parse_id
+from app.streams.reader import Reader
+from app.streams.registry import Streams
+from app.streams.response import BatchResponse, StreamResponse, Terms
 from app.streams.sse import Encoder
 
-TRACE_HEADERS = ("traceparent", "tracestate", "x-request-id")
+TRACE_HEADERS = ("traceparent", "tracestate")
+IDEMPOTENCY_KEY_CHARACTERS_MAX = 255
+_POLICIES: tuple[OnDisconnect, ...] = ("cancel", "grace", "finish")
 
 
 @dataclass(frozen=True)
 class Context:
-    """Made once by `main`; `app.state.context` holds it."""
+    """Made once by `main`; `app.state.context` holds it.
 
-    providers: dict[str, Provider]
-    producers: Producers
-    heartbeat_seconds: float
-    send_seconds: float
+    Args:
+        models: their names; the first is the default.
+        on_disconnect: the policy of native streams that name none.
+        on_disconnect_max: the most lasting policy that a request may ask for.
+        simulator_options: whether requests may say how the simulator behaves.
+    """
+
+    terms: Terms
+    models: tuple[str, ...]
+    on_disconnect: OnDisconnect
+    on_disconnect_max: OnDisconnect
+    grace_seconds: float
     simulator_options: bool
 
     @property
-    def default_model(self) -> str:
-        return next(iter(self.providers))
-
-    def provider(self, model: str) -> Provider:
-        """The provider of `model`.
-
-        Raises:
-            ModelNotFound: there is none of that name.
-        """
-        if model not in self.providers:
-            raise ModelNotFound(f"There is no model {model[:100]!r}.")
-        return self.providers[model]
+    def streams(self) -> Streams:
+        return self.terms.streams
 
     def simulator(self, body: SimulatorBody | None) -> SimulatorOptions | None:
         """The body's simulator options as the provider takes them.
@@ -55,23 +61,24 @@ class Context:
         fault = Fault(body.fault.kind, body.fault.at_token) if body.fault else None
         return SimulatorOptions(body.seed, body.first_token_ms, body.tokens_per_second, body.tokens, body.jitter, fault)
 
-    def stream(self, request: GenerationRequest, encoder: Callable[[Generation], Encoder]) -> StreamResponse:
-        """Answer with server-sent events."""
-        return StreamResponse(encoder, **self._common(request))
+    def policy(self, asked: OnDisconnect) -> OnDisconnect:
+        """What was asked for, within the operator's bound."""
+        return min(asked, self.on_disconnect_max, key=_POLICIES.index)
 
-    def batch(self, request: GenerationRequest, body: Callable[[Generation, Done], Any]) -> BatchResponse:
-        """Answer with one JSON document."""
-        return BatchResponse(body, **self._common(request))
 
-    def _common(self, request: GenerationRequest) -> dict[str, Any]:
-        provider = self.provider(request.model)
-        return {
-            "producers": self.producers,
-            "start": lambda: self.producers.start(provider, request),
-            "error_body": error_body,
-            "heartbeat_seconds": self.heartbeat_seconds,
-            "send_seconds": self.send_seconds,
-        }
+@dataclass(frozen=True)
+class Caller:
+    """Who asks, and how the request is to be joined to others like it."""
+
+    principal: str
+    idempotency_key: str | None
+    last_event_id: str | None
+    resumes: bool
+
+    @property
+    def resumable(self) -> bool:
+        """Whether the client says that it can come back."""
+        return self.resumes or self.idempotency_key is not None or self.last_event_id is not None
 
 
 def context(request: Request) -> Context:
@@ -80,7 +87,87 @@ def context(request: Request) -> Context:
     return found
 
 
+def caller(
+    request: Request,
+    idempotency_key: Annotated[
+        str | None, Header(description="The same key and body join one generation; another body gets 422.")
+    ] = None,
+    last_event_id: Annotated[
+        str | None, Header(description="The last id seen: goes on behind it, instead of beginning anew.")
+    ] = None,
+    sluice_resume: Annotated[str | None, Header(description="`1`: this client can resume.")] = None,
+) -> Caller:
+    """The dependency that reads them.
+
+    Raises:
+        InvalidRequest: the key is not one.
+    """
+    key = idempotency_key if idempotency_key is not None else request.query_params.get("idempotency_key")
+    if key is not None and not (0 < len(key) <= IDEMPOTENCY_KEY_CHARACTERS_MAX and key.isascii() and key.isprintable()):
+        raise InvalidRequest(f"Idempotency-Key: 1 to {IDEMPOTENCY_KEY_CHARACTERS_MAX} printable ASCII characters.")
+    last = last_event_id if last_event_id is not None else request.query_params.get("last_event_id")
+    return Caller("anonymous", key, last or None, sluice_resume == "1" or request.method == "GET")
+
+
+Ctx = Annotated[Context, Depends(context)]
+Who = Annotated[Caller, Depends(caller)]
+
+
 def upstream_headers(request: Request) -> dict[str, str]:
-    """The request's trace headers, to pass on."""
+    """The request's trace headers and id, to pass on."""
     headers = {name: request.headers[name] for name in TRACE_HEADERS if name in request.headers}
-    return headers | {"x-request-id": request.scope.get("sluice.request_id", "")}
+    return headers | {"x-request-id": request_id(request.scope)}
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A generation that is wanted, before anything of it exists."""
+
+    ctx: Context
+    who: Caller
+    surface: str
+    request: GenerationRequest
+    on_disconnect: OnDisconnect
+
+    def stream(self, encoder: Callable[[Reader], Encoder], resumable: bool) -> StreamResponse:
+        """Answer with server-sent events."""
+        return StreamResponse(encoder, terms=self.ctx.terms, open_reader=self._open, resumable=resumable)
+
+    def batch(self, body: Callable[[Answer], Any]) -> BatchResponse:
+        """Answer with one JSON document."""
+        return BatchResponse(body, terms=self.ctx.terms, open_reader=self._open)
+
+    async def _open(self) -> Reader:
+        streams = self.ctx.streams
+        if self.who.last_event_id is not None:
+            stream_id, cursor = parse_id(self.who.last_event_id)
+            return await streams.attach(stream_id, self.who.principal, cursor)
+        record = await streams.open(self._draft())
+        return await streams.attach(record.stream_id, self.who.principal, START)
+
+    def _draft(self) -> StreamRecord:
+        key = self.who.idempotency_key
+        policy = "grace" if key is not None and self.on_disconnect == "cancel" else self.on_disconnect
+        return StreamRecord(
+            stream_id=secrets.token_urlsafe(18),
+            principal=self.who.principal,
+            surface=self.surface,
+            request=self.request,
+            on_disconnect=self.ctx.policy(policy),
+            grace_seconds=self.ctx.grace_seconds,
+            created_unix=int(time()),
+            # Both parts by their length, so that no two pairs make one key.
+            idempotency=_digest((self.who.principal, key)) if key is not None else "",
+            body_hash=_digest((self.surface, msgspec.structs.replace(self.request, headers={}))),
+        )
+
+
+def resume(
+    ctx: Context, reader: Callable[[], Awaitable[Reader]], encoder: Callable[[Reader], Encoder]
+) -> StreamResponse:
+    """Answer with what follows a cursor."""
+    return StreamResponse(encoder, terms=ctx.terms, open_reader=reader, resumable=True)
+
+
+def _digest(value: object) -> str:
+    return blake2b(msgspec.json.encode(value, order="sorted"), digest_size=16).hexdigest()

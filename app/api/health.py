@@ -1,11 +1,11 @@
 """Probes, and the front door for people."""
 
 from time import monotonic
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Depends, Response
+from fastapi import APIRouter, Response
 
-from app.api.context import Context, context
+from app.api.context import Ctx
 from app.api.schemas import Health
 from app.version import VERSION
 
@@ -20,22 +20,26 @@ async def livez() -> dict[str, str]:
 
 
 @router.get("/readyz", responses={503: {"description": "Takes no new streams."}})
-async def readyz(response: Response, ctx: Annotated[Context, Depends(context)]) -> dict[str, str]:
+async def readyz(response: Response, ctx: Ctx) -> dict[str, str]:
     """New streams are welcome here."""
-    if ctx.producers.draining:
+    if ctx.streams.pod_draining():
         response.status_code = 503
         return {"status": "draining"}
     return {"status": "ready"}
 
 
 @router.get("/health")
-async def health(ctx: Annotated[Context, Depends(context)]) -> Health:
+async def health(ctx: Ctx) -> Health:
     """How this worker is, for people."""
     return Health(
-        status="draining" if ctx.producers.draining else "ok",
+        status="draining" if ctx.streams.draining or ctx.streams.pod_draining() else "ok",
         uptime_seconds=round(monotonic() - _started, 1),
         version=VERSION,
-        checks={"event_loop": "ok", "active_streams": str(ctx.producers.active)},
+        checks={
+            "event_loop": "ok",
+            "stream_log": "ok" if ctx.streams.committer.available else "unavailable",
+            "active_streams": str(len(ctx.streams.owned)),
+        },
     )
 
 

@@ -3,12 +3,13 @@
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
+import msgspec
 from fastapi import APIRouter, Depends, Header, Query, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 from starlette.responses import Response
 
-from app.api.context import Context, context, upstream_headers
+from app.api.context import Caller, Context, Ctx, Wanted, Who, upstream_headers
 from app.api.openapi import native_responses
 from app.api.schemas import (
     ChatBody,
@@ -22,15 +23,12 @@ from app.api.schemas import (
     Temperature,
     UsageAnswer,
 )
-from app.events import Done
 from app.providers.base import GenerationRequest
-from app.streams.producer import Generation
-from app.streams.response import content
+from app.streams.answer import Answer
 from app.streams.sse import NativeEncoder
 
 router = APIRouter(prefix="/api/v1", tags=["native"])
 
-Ctx = Annotated[Context, Depends(context)]
 StreamQuery = Annotated[bool | None, Query(description="As `stream` in the body, which it yields to.")]
 Accept = Annotated[str | None, Header(description="`text/event-stream` asks for a stream, if nothing else decides.")]
 
@@ -48,24 +46,25 @@ def _simulator_query(
 
 @router.post("/generate", responses=native_responses(GenerateAnswer))
 async def generate(
-    request: Request, body: GenerateBody, ctx: Ctx, stream: StreamQuery = None, accept: Accept = None
+    request: Request, body: GenerateBody, ctx: Ctx, who: Who, stream: StreamQuery = None, accept: Accept = None
 ) -> Response:
     """Answer a prompt."""
-    return _respond(request, body, body.prompt, ctx, _wants_stream(body, stream, accept))
+    return _respond(request, body, body.prompt, ctx, who, _wants_stream(body, stream, accept))
 
 
 @router.post("/chat", responses=native_responses(GenerateAnswer))
 async def chat(
-    request: Request, body: ChatBody, ctx: Ctx, stream: StreamQuery = None, accept: Accept = None
+    request: Request, body: ChatBody, ctx: Ctx, who: Who, stream: StreamQuery = None, accept: Accept = None
 ) -> Response:
     """Answer a message."""
-    return _respond(request, body, body.message, ctx, _wants_stream(body, stream, accept), body.conversation_id)
+    return _respond(request, body, body.message, ctx, who, _wants_stream(body, stream, accept), body.conversation_id)
 
 
 @router.get("/stream", responses=native_responses(None))
 async def stream(
     request: Request,
     ctx: Ctx,
+    who: Who,
     prompt: Annotated[Prompt, Query()],
     model: Annotated[ModelName | None, Query()] = None,
     system: Annotated[str | None, Query(max_length=100_000)] = None,
@@ -77,7 +76,7 @@ async def stream(
     body = GenerationBody(
         model=model, system=system, max_tokens=max_tokens, temperature=temperature, simulator=simulator
     )
-    return _respond(request, body, prompt, ctx, streamed=True)
+    return _respond(request, body, prompt, ctx, who, streamed=True)
 
 
 def _wants_stream(body: GenerationBody, query: bool | None, accept: str | None) -> bool:
@@ -91,33 +90,38 @@ def _respond(
     body: GenerationBody,
     prompt: str,
     ctx: Context,
+    who: Caller,
     streamed: bool,
     conversation_id: str | None = None,
 ) -> Response:
     messages: list[dict[str, Any]] = [{"role": "system", "content": body.system}] if body.system else []
-    wanted = GenerationRequest(
-        model=body.model or ctx.default_model,
+    generation = GenerationRequest(
+        model=body.model or ctx.models[0],
         messages=[*messages, {"role": "user", "content": prompt}],
         max_tokens=body.max_tokens,
         temperature=body.temperature,
         simulator=ctx.simulator(body.simulator),
         headers=upstream_headers(request),
     )
+    policy = body.on_disconnect or (ctx.on_disconnect if streamed else "cancel")
+    wanted = Wanted(ctx, who, "native", generation, policy)
     if streamed:
-        return ctx.stream(wanted, lambda generation: NativeEncoder(generation.stream_id, wanted.model))
+        return wanted.stream(
+            lambda reader: NativeEncoder(reader.record.stream_id, reader.record.request.model), who.resumable
+        )
 
-    def answer(generation: Generation, done: Done) -> dict[str, Any]:
-        usage = UsageAnswer(input_tokens=done.usage.input_tokens, output_tokens=done.usage.output_tokens)
+    def answer(whole: Answer) -> dict[str, Any]:
+        usage = UsageAnswer(**msgspec.structs.asdict(whole.done.usage))
         return GenerateAnswer(
-            response=content(generation),
+            response=whole.text,
             prompt=prompt,
-            model=wanted.model,
+            model=generation.model,
             timestamp=datetime.now(UTC),
             tokens_used=usage.input_tokens + usage.output_tokens,
-            stream_id=generation.stream_id,
-            finish_reason=done.finish_reason,
+            stream_id=whole.stream_id,
+            finish_reason=whole.done.finish_reason,
             usage=usage,
             conversation_id=conversation_id,
         ).model_dump(mode="json", exclude_none=True)
 
-    return ctx.batch(wanted, answer)
+    return wanted.batch(answer)

@@ -1,30 +1,27 @@
 """OpenAI's surface: POST /v1/chat/completions and GET /v1/models, for the unmodified SDK."""
 
 from time import time
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from app.api.context import Context, context, upstream_headers
+from app.api.context import Ctx, Wanted, Who, upstream_headers
 from app.api.openai_schemas import ChatCompletionBody, ModelCard, ModelList
 from app.api.openapi import openai_responses
-from app.events import Done
+from app.errors import ModelNotFound
 from app.providers.base import GenerationRequest
-from app.streams.producer import Generation
-from app.streams.response import content
+from app.streams.answer import Answer
+from app.streams.reader import Reader
 from app.streams.sse import OpenAIEncoder, openai_usage
-from app.streams.tool_calls import tool_calls
 
 router = APIRouter(prefix="/v1", tags=["openai"])
 
-Ctx = Annotated[Context, Depends(context)]
-
 
 @router.post("/chat/completions", responses=openai_responses())
-async def chat_completions(request: Request, body: ChatCompletionBody, ctx: Ctx) -> Response:
+async def chat_completions(request: Request, body: ChatCompletionBody, ctx: Ctx, who: Who) -> Response:
     """Answer a conversation."""
-    wanted = GenerationRequest(
+    generation = GenerationRequest(
         model=body.model,
         messages=[message.model_dump(exclude_unset=True) for message in body.messages],
         max_tokens=body.max_completion_tokens or body.max_tokens,
@@ -33,38 +30,47 @@ async def chat_completions(request: Request, body: ChatCompletionBody, ctx: Ctx)
         extra=body.model_extra or {},
         headers=upstream_headers(request),
     )
+    wanted = Wanted(ctx, who, "openai", generation, "cancel")
     created = int(time())
     if not body.stream:
-        return ctx.batch(wanted, lambda generation, done: _completion(generation, done, created))
+        return wanted.batch(lambda whole: _completion(whole, body.model, created))
     usage = body.stream_options is not None and body.stream_options.include_usage
-    return ctx.stream(wanted, lambda g: OpenAIEncoder(f"chatcmpl-{g.stream_id}", wanted.model, created, usage))
+    # Not resumable: this surface has no ids to come back with.
+    return wanted.stream(lambda reader: _encoder(reader, usage), resumable=False)
 
 
 @router.get("/models")
 async def models(ctx: Ctx) -> ModelList:
     """The models that are served."""
-    return ModelList(data=[ModelCard(id=name) for name in ctx.providers])
+    return ModelList(data=[ModelCard(id=name) for name in ctx.models])
 
 
 @router.get("/models/{model:path}", responses=openai_responses())
 async def model(model: str, ctx: Ctx) -> ModelCard:
     """One model."""
-    ctx.provider(model)
+    if model not in ctx.models:
+        raise ModelNotFound(f"There is no model {model[:100]!r}.")
     return ModelCard(id=model)
 
 
-def _completion(generation: Generation, done: Done, created: int) -> dict[str, Any]:
-    calls = tool_calls(generation.events)
-    message: dict[str, Any] = {"role": "assistant", "content": content(generation) or (None if calls else "")}
-    if thoughts := "".join(event.text for event in generation.tokens("thought")):
-        message["reasoning_content"] = thoughts
+def _encoder(reader: Reader, include_usage: bool) -> OpenAIEncoder:
+    # The stream's own time, so that all who join it see the same.
+    record = reader.record
+    return OpenAIEncoder(f"chatcmpl-{record.stream_id}", record.request.model, record.created_unix, include_usage)
+
+
+def _completion(whole: Answer, model: str, created: int) -> dict[str, Any]:
+    calls = whole.tool_calls
+    message: dict[str, Any] = {"role": "assistant", "content": whole.text or (None if calls else "")}
+    if whole.thoughts:
+        message["reasoning_content"] = whole.thoughts
     if calls:
         message["tool_calls"] = calls
     return {
-        "id": f"chatcmpl-{generation.stream_id}",
+        "id": f"chatcmpl-{whole.stream_id}",
         "object": "chat.completion",
         "created": created,
-        "model": generation.request.model,
-        "choices": [{"index": 0, "message": message, "finish_reason": done.finish_reason}],
-        "usage": openai_usage(done),
+        "model": model,
+        "choices": [{"index": 0, "message": message, "finish_reason": whole.done.finish_reason}],
+        "usage": openai_usage(whole.done),
     }

@@ -59,6 +59,9 @@ class GenerationBody(BaseModel):
     stream: bool | None = Field(
         None, description="Server-sent events instead of one JSON answer; without it `?stream=` and `Accept` decide."
     )
+    on_disconnect: Literal["cancel", "grace", "finish"] | None = Field(
+        None, description="What becomes of the generation when nobody reads it: end at once, in a while, or never."
+    )
     simulator: SimulatorBody | None = None
 
 
@@ -121,6 +124,17 @@ class ErrorAnswer(BaseModel):
     """Every native error."""
 
     error: ErrorDetail
+
+
+class StatusAnswer(BaseModel):
+    """How far a stream is."""
+
+    stream_id: str = Field(examples=["pYnkZ0gC2rT1uVwX3yZaBcDe"])
+    state: Literal["running", "done", "error", "cancelled"] = Field(examples=["running"])
+    last_id: str | None = Field(
+        description="The newest id in the log; null before the first.", examples=["pYnkZ0gC2rT1uVwX3yZaBcDe.0.17"]
+    )
+    resumable: bool = Field(examples=[True])
 
 
 class Health(BaseModel):

@@ -43,6 +43,10 @@ class GenerationRequest(msgspec.Struct, frozen=True):
     headers: dict[str, str] = {}
     prefix: str = ""
 
+    def behind(self, prefix: str) -> "GenerationRequest":
+        """The same request, to be answered from behind `prefix` on."""
+        return msgspec.structs.replace(self, prefix=prefix)
+
 
 class Provider(Protocol):
     """Yields `Token`s (index 0), then one `Done`; raises an `UpstreamError` for any other end.

@@ -33,16 +33,21 @@ class Connection:
         self._waiter: asyncio.Future[None] | None = None
         self._sending_since: float | None = None
         self._stuck = False
+        self._age_timer: asyncio.TimerHandle | None = None
         self._last_sent = self._loop.time()
         self._timer = self._loop.call_later(min(heartbeat_seconds, send_seconds), self._tick)
         self._listener = asyncio.create_task(self._listen())
         self.gone = False
+        self.leaving: str | None = None
         self.heartbeat_due = False
 
     def close(self) -> None:
         """Stop the timer and the listener; the connection itself is the server's."""
         self._timer.cancel()
+        if self._age_timer is not None:
+            self._age_timer.cancel()
         self._listener.cancel()
+        self._waiter = None
 
     def wake(self) -> None:
         """Let `wait` return."""
@@ -50,9 +55,18 @@ class Connection:
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
 
+    def leave(self, reason: str) -> None:
+        """Have the connection ended, and the client told why."""
+        self.leaving = self.leaving or reason
+        self.wake()
+
+    def limit_age(self, seconds: float) -> None:
+        """Have the connection ended after `seconds`, so that old readers come to new workers."""
+        self._age_timer = self._loop.call_later(seconds, self.leave, "max_age")
+
     async def wait(self) -> None:
         """Until `wake`, the client's leaving, or the next heartbeat."""
-        if self.gone or self.heartbeat_due:
+        if self.gone or self.heartbeat_due or self.leaving:
             return
         self._waiter = self._loop.create_future()
         try:

@@ -98,7 +98,7 @@ class StreamState(msgspec.Struct, frozen=True):
         fence: rises at every takeover; an append under an older one is refused.
         last: the last event in the log.
         cancel_requested: somebody asked the owner to stop.
-        readers_seen: whether a reader on any worker was seen within `LEASE_SECONDS`.
+        readers_seen: whether a reader on any worker was seen within the lease's time.
     """
 
     state: State
@@ -159,14 +159,18 @@ class StreamLog(Protocol):
         """Return once there may be news behind `after`, at the latest after `seconds`."""
         ...
 
+    async def reap(self) -> None:
+        """Delete, a bounded number at a time, what ended longer ago than it is kept."""
+        ...
+
     async def aclose(self) -> None: ...
 
 
-class Ownership(Protocol):
+class Leases(Protocol):
     """Who produces. The same backends implement it; each worker has one name, and one lease for all its streams."""
 
     async def beat(self, owner: str) -> None:
-        """Extend the worker's lease to `LEASE_SECONDS` from now."""
+        """Extend the worker's lease, from now."""
         ...
 
     async def expire(self, owner: str) -> None:
@@ -196,3 +200,7 @@ class Ownership(Protocol):
     async def touch_readers(self, stream_ids: Sequence[str]) -> None:
         """Note that somebody is reading these, for owners elsewhere."""
         ...
+
+
+class Backend(StreamLog, Leases, Protocol):
+    """A store that is both."""

@@ -1,21 +1,29 @@
-"""A generation as an HTTP answer: raw ASGI, so that a token costs one `send` and the status line stays honest.
+"""A stream as an HTTP answer: raw ASGI, so that a token costs one `send` and the status line stays honest.
 
 The headers wait for the first event or the first heartbeat, whichever comes first. Until then a failing upstream is a
 real HTTP status; after that it is the stream's terminal `error` event.
 """
 
+import random
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from time import monotonic
 from typing import Any
 
 from starlette.responses import JSONResponse, Response
 from starlette.types import Message, Receive, Scope, Send
 
-from app.events import Done, Failed
+from app.errors import SluiceError
+from app.events import Done, Event, Failed, Token
 from app.scope import abort, note
+from app.streams.answer import Answer
 from app.streams.connection import Connection, ReaderStuck
-from app.streams.producer import Generation, Producers
+from app.streams.drain import Drain
+from app.streams.reader import Reader
+from app.streams.registry import Streams
 from app.streams.sse import Encoder
+from app.streams.tail import Entry
 
 ErrorBody = Callable[[Failed, Scope], dict[str, Any]]
 
@@ -25,140 +33,199 @@ STREAM_HEADERS = [
     (b"cache-control", b"no-store, no-transform"),
     (b"x-accel-buffering", b"no"),
 ]
+# Another moment for each client, so that those of one worker do not come back at once.
+RETRY_MS = (100, 1000)
 
 
-class GenerationResponse(Response, ABC):
-    """What stream and batch answers share: they start a generation, watch the client, and stop what nobody wants.
+@dataclass(frozen=True)
+class Terms:
+    """What holds for every connection that reads a stream.
 
     Args:
-        start: begins the generation; called when the answer is, so that nothing runs for a request that ends before.
-        error_body: the surface's shape of an error.
         heartbeat_seconds, send_seconds: see `Connection`.
+        age_seconds_max: a resumable reader is sent to reconnect after this, give or take a fifth.
+        error_body: an error as JSON in the surface's shape.
     """
 
-    def __init__(
-        self,
-        producers: Producers,
-        start: Callable[[], Generation],
-        error_body: ErrorBody,
-        heartbeat_seconds: float,
-        send_seconds: float,
-    ) -> None:
-        self._producers = producers
-        self._start = start
-        self._error_body = error_body
-        self._heartbeat_seconds = heartbeat_seconds
-        self._send_seconds = send_seconds
+    streams: Streams
+    drain: Drain
+    heartbeat_seconds: float
+    send_seconds: float
+    age_seconds_max: float
+    error_body: ErrorBody
+
+
+class ReaderResponse(Response, ABC):
+    """What stream and batch answers share: a reader, a watched client, and a line in the log.
+
+    Args:
+        open_reader: begins or finds the stream, when the answer is called for and not before.
+        resumable: the client can come back with the last id it saw.
+    """
+
+    def __init__(self, terms: Terms, open_reader: Callable[[], Awaitable[Reader]], resumable: bool = False) -> None:
+        self._terms = terms
+        self._open_reader = open_reader
+        self._resumable = resumable
         self.background = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        generation = self._start()
-        connection = Connection(receive, send, self._heartbeat_seconds, self._send_seconds)
-        generation.follow(connection.wake)
+        terms = self._terms
+        delivery = Delivery()
+        reader = await self._open_reader()
+        connection = Connection(receive, send, terms.heartbeat_seconds, terms.send_seconds)
+        terms.drain.enter(connection, self._resumable)
+        reader.follow(connection.wake)
         outcome = "server_error"
         try:
-            outcome = await self._serve(generation, connection, scope)
+            outcome = await self._serve(reader, connection, scope, delivery)
         except ReaderStuck:
             outcome = "slow_reader"
             abort(scope)
         finally:
             connection.close()
-            self._producers.cancel(generation)
-            _note(scope, generation, outcome)
+            terms.drain.leave(connection)
+            terms.streams.detach(reader)
+            delivery.note(scope, reader, outcome)
 
     @abstractmethod
-    async def _serve(self, generation: Generation, connection: Connection, scope: Scope) -> str:
+    async def _serve(self, reader: Reader, connection: Connection, scope: Scope, delivery: "Delivery") -> str:
         """Answer, and say what became of it."""
 
-    async def _fail(self, failed: Failed, generation: Generation, scope: Scope, connection: Connection) -> str:
+    async def _fail(self, failed: Failed, reader: Reader, scope: Scope, connection: Connection) -> str:
         """Answer with the failure's own status."""
-        answer = JSONResponse(self._error_body(failed, scope), failed.status, {"X-Stream-Id": generation.stream_id})
+        headers = {"X-Stream-Id": reader.record.stream_id}
         if failed.retry_after_seconds is not None:
-            answer.headers["Retry-After"] = str(failed.retry_after_seconds)
+            headers["Retry-After"] = str(failed.retry_after_seconds)
+        answer = JSONResponse(self._terms.error_body(failed, scope), failed.status, headers)
         await answer(scope, _receive_nothing, connection.send)  # type: ignore[arg-type]
         return failed.code
 
 
-class StreamResponse(GenerationResponse):
+class StreamResponse(ReaderResponse):
     """Server-sent events, as they are made."""
 
-    def __init__(self, encoder: Callable[[Generation], Encoder], **common: Any) -> None:
+    def __init__(self, encoder: Callable[[Reader], Encoder], **common: Any) -> None:
         super().__init__(**common)
         self._encoder = encoder
 
-    async def _serve(self, generation: Generation, connection: Connection, scope: Scope) -> str:
-        events = generation.events
-        while not events and not connection.heartbeat_due and not connection.gone:
+    async def _serve(self, reader: Reader, connection: Connection, scope: Scope, delivery: "Delivery") -> str:
+        if reader.past_end:
+            # What tells an EventSource to stop asking.
+            await Response(status_code=204)(scope, _receive_nothing, connection.send)  # type: ignore[arg-type]
+            return "past_end"
+        first = await reader.take()
+        while not first and not connection.heartbeat_due and not connection.gone and not connection.leaving:
             await connection.wait()
-        if events and type(events[0]) is Failed:
-            return await self._fail(events[0], generation, scope, connection)
-        headers = [*STREAM_HEADERS, (b"x-stream-id", generation.stream_id.encode())]
+            first = await reader.take()
+        if first and type(first[0][1]) is Failed:
+            return await self._fail(first[0][1], reader, scope, connection)
+        headers = [*STREAM_HEADERS, (b"x-stream-id", reader.record.stream_id.encode())]
         await connection.send({"type": "http.response.start", "status": 200, "headers": headers})
-        return await self._stream(generation, connection, self._encoder(generation))
+        if self._resumable:
+            connection.limit_age(self._terms.age_seconds_max * random.uniform(0.8, 1.2))  # noqa: S311
+        return await self._stream(first, reader, connection, self._encoder(reader), delivery)
 
-    async def _stream(self, generation: Generation, connection: Connection, encoder: Encoder) -> str:
-        events, sent = generation.events, 0
+    async def _stream(
+        self,
+        entries: Sequence[Entry],
+        reader: Reader,
+        connection: Connection,
+        encoder: Encoder,
+        delivery: "Delivery",
+    ) -> str:
         while not connection.gone:
-            if sent < len(events):
+            if entries:
                 # All that came while the last send was on its way goes out in one: a busy loop batches by itself.
-                body = b"".join([encoder.encode(event) for event in events[sent:]])
-                sent = len(events)
-                more = not generation.ended
-                await connection.send({"type": "http.response.body", "body": body, "more_body": more})
-                if not more:
-                    return _outcome(generation)
+                body = b"".join([encoder.encode(cursor, event) for cursor, event in entries])
+                delivery.count(entries)
+                await connection.send({"type": "http.response.body", "body": body, "more_body": not reader.ended})
+                if reader.ended:
+                    return delivery.outcome
+            elif connection.leaving:
+                body = encoder.farewell(connection.leaving, random.randint(*RETRY_MS))  # noqa: S311
+                await connection.send({"type": "http.response.body", "body": body, "more_body": False})
+                return connection.leaving
             elif connection.heartbeat_due:
                 await connection.send({"type": "http.response.body", "body": encoder.heartbeat, "more_body": True})
             else:
                 await connection.wait()
+            entries = await self._take(reader)
         return "client_cancelled"
 
+    async def _take(self, reader: Reader) -> Sequence[Entry]:
+        try:
+            return await reader.take()
+        except SluiceError as error:
+            # An end of this connection, not of the stream: it has no id.
+            reader.ended = True
+            return [(None, error.as_event())]
 
-class BatchResponse(GenerationResponse):
+
+class BatchResponse(ReaderResponse):
     """The whole answer as one JSON document, once it is complete."""
 
-    def __init__(self, body: Callable[[Generation, Done], Any], **common: Any) -> None:
+    def __init__(self, body: Callable[[Answer], Any], **common: Any) -> None:
         super().__init__(**common)
         self._body = body
 
-    async def _serve(self, generation: Generation, connection: Connection, scope: Scope) -> str:
-        while not generation.ended and not connection.gone:
+    async def _serve(self, reader: Reader, connection: Connection, scope: Scope, delivery: "Delivery") -> str:
+        events: list[Event] = []
+        while not reader.ended and not connection.gone and not connection.leaving:
+            if entries := await reader.take():
+                delivery.count(entries)
+                events += [event for _, event in entries]
+                continue
             connection.heartbeat_due = False  # a JSON document has no heartbeat
             await connection.wait()
         if connection.gone:
             return "client_cancelled"
-        terminal = generation.terminal
-        if isinstance(terminal, Failed):
-            return await self._fail(terminal, generation, scope, connection)
-        assert terminal is not None
-        answer = JSONResponse(self._body(generation, terminal), headers={"X-Stream-Id": generation.stream_id})
+        last = events[-1] if reader.ended else DRAINED
+        if type(last) is not Done:
+            assert type(last) is Failed
+            return await self._fail(last, reader, scope, connection)
+        tokens = [event for event in events if type(event) is Token]
+        body = self._body(Answer(reader.record.stream_id, tokens, last))
+        answer = JSONResponse(body, headers={"X-Stream-Id": reader.record.stream_id})
         await answer(scope, _receive_nothing, connection.send)  # type: ignore[arg-type]
         return "completed"
 
 
-def content(generation: Generation) -> str:
-    """The answer's text without thoughts and tool calls."""
-    return "".join(event.text for event in generation.tokens("content"))
+DRAINED = Failed("draining", "The server is shutting down.", 503, retryable=True, retry_after_seconds=1)
+
+
+class Delivery:
+    """What one connection got of its stream."""
+
+    def __init__(self) -> None:
+        self.tokens = 0
+        self.outcome = "completed"
+        self._started = monotonic()
+        self._first_token_seconds: float | None = None
+
+    def count(self, entries: Sequence[Entry]) -> None:
+        """These were delivered, or are about to be."""
+        for _, event in entries:
+            if type(event) is Token:
+                self.tokens += 1
+            elif type(event) is Failed:
+                self.outcome = event.code
+        if self.tokens and self._first_token_seconds is None:
+            self._first_token_seconds = monotonic() - self._started
+
+    def note(self, scope: Scope, reader: Reader, outcome: str) -> None:
+        """Leave what the access log's line says of this stream."""
+        fields = note(scope)
+        fields |= {
+            "stream_id": reader.record.stream_id,
+            "model": reader.record.request.model,
+            "outcome": outcome,
+            "tokens": self.tokens,
+        }
+        if self._first_token_seconds is not None:
+            fields["ttft_ms"] = round(self._first_token_seconds * 1000, 1)
 
 
 async def _receive_nothing() -> Message:
     """The one listener of a connection is `Connection`'s."""
     raise AssertionError("an answer that is ready has nothing to receive")
-
-
-def _outcome(generation: Generation) -> str:
-    terminal = generation.terminal
-    return terminal.code if isinstance(terminal, Failed) else "completed"
-
-
-def _note(scope: Scope, generation: Generation, outcome: str) -> None:
-    """Leave what the access log's line says of this stream."""
-    fields = note(scope)
-    fields |= {
-        "stream_id": generation.stream_id,
-        "model": generation.request.model,
-        "outcome": outcome,
-        "tokens": generation.content_tokens,
-    }
-    if generation.first_token_seconds is not None:
-        fields["ttft_ms"] = round(generation.first_token_seconds * 1000, 1)

@@ -9,8 +9,11 @@ from typing import Any, Protocol
 
 import msgspec
 
-from app.events import Done, Event, Failed, Token
+from app.events import Done, Event, Failed, Reset, Token
+from app.streams.log import Cursor
 
+SHUTTING_DOWN = Failed("server_shutting_down", "The server is shutting down; send the request again.", 503, True)
+RESTARTED = Failed("stream_reset", "The answer began again; send the request again.", 502, True)
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder()
 _NOT_LINE_ENDS = ((b"\xe2\x80\xa8", b"\\u2028"), (b"\xe2\x80\xa9", b"\\u2029"), (b"\xc2\x85", b"\\u0085"))
@@ -46,31 +49,46 @@ class Encoder(Protocol):
 
     heartbeat: bytes
 
-    def encode(self, event: Event) -> bytes:
-        """The frames for `event`; empty where the surface has no word for it."""
+    def encode(self, cursor: Cursor | None, event: Event) -> bytes:
+        """The frames for the event at `cursor`, which is None while the log is away."""
+        ...
+
+    def farewell(self, reason: str, retry_ms: int) -> bytes:
+        """The frames that end a connection before its stream has ended."""
         ...
 
 
 class NativeEncoder:
-    """`token`, `done` and `error` events of /api/v1."""
+    """The events of /api/v1: `token`, `done`, `error`, `reset`, and on a connection only, `reconnect` and `notice`."""
 
     heartbeat = b": ping\n\n"
 
     def __init__(self, stream_id: str, model: str) -> None:
+        self._id = b"id: " + stream_id.encode() + b".%d.%d\n"
         self._metadata = {"stream_id": stream_id, "model": model}
+        self._resumable = True
 
-    def encode(self, event: Event) -> bytes:
+    def encode(self, cursor: Cursor | None, event: Event) -> bytes:
+        head = b"" if cursor is None else self._id % cursor
+        if (cursor is not None) is not self._resumable:
+            self._resumable = not self._resumable
+            head = sse("notice", {"resumable": self._resumable}) + head
         if type(event) is Token:
             # By hand: a quarter of what the encoder of a whole mapping takes, and this line runs for every token.
-            return b'event: token\ndata: {"type":"%s","token":%s,"index":%d}\n\n' % (
+            return head + b'event: token\ndata: {"type":"%s","token":%s,"index":%d}\n\n' % (
                 event.kind.encode(),
                 json_bytes(event.text),
                 event.index,
             )
         if type(event) is Done:
-            return sse("done", self._done(event))
+            return head + sse("done", self._done(event))
+        if type(event) is Reset:
+            return head + sse("reset", {"reason": event.reason})
         assert type(event) is Failed
-        return sse("error", {"code": event.code, "message": event.message, "retryable": event.retryable})
+        return head + sse("error", {"code": event.code, "message": event.message, "retryable": event.retryable})
+
+    def farewell(self, reason: str, retry_ms: int) -> bytes:
+        return b"retry: %d\n" % retry_ms + sse("reconnect", {"reason": reason, "retry_ms": retry_ms})
 
     def _done(self, event: Done) -> dict[str, Any]:
         return {
@@ -101,15 +119,23 @@ class OpenAIEncoder:
         self._include_usage = include_usage
         self._opened = False
 
-    def encode(self, event: Event) -> bytes:
+    def farewell(self, reason: str, retry_ms: int) -> bytes:
+        # Never [DONE]: the SDK would take what it has for the whole answer.
+        del reason, retry_ms
+        return sse(None, {"error": openai_error(SHUTTING_DOWN)})
+
+    def encode(self, cursor: Cursor | None, event: Event) -> bytes:
+        del cursor
         opening = b"" if self._opened else self._head + b'"role":"assistant","content":""' + self._tail
         self._opened = True
         if type(event) is Token:
             return opening + self._head + _delta(event) + self._tail
         if type(event) is Done:
             return opening + self._done(event)
-        assert type(event) is Failed
-        return sse(None, {"error": openai_error(event)})
+        # Tokens that were delivered cannot be taken back in this protocol.
+        failed = RESTARTED if type(event) is Reset else event
+        assert type(failed) is Failed
+        return sse(None, {"error": openai_error(failed)})
 
     def _done(self, event: Done) -> bytes:
         choice = {"index": 0, "delta": {}, "finish_reason": event.finish_reason}

@@ -1,0 +1,65 @@
+"""A stream by its id: resume, status and cancel. Always in native events, whatever surface began it."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query
+from starlette.responses import Response
+
+from app.api.context import Ctx, Who, resume
+from app.api.openapi import Responses, native_responses
+from app.api.schemas import ErrorAnswer, StatusAnswer
+from app.errors import InvalidCursor, NotFound
+from app.streams.log import START, STREAM_ID, parse_id
+from app.streams.reader import Reader
+from app.streams.sse import NativeEncoder
+
+router = APIRouter(prefix="/api/v1/streams", tags=["streams"])
+
+StreamId = Annotated[str, Path(description="As `X-Stream-Id` said.", examples=["pYnkZ0gC2rT1uVwX3yZaBcDe"])]
+_GONE: Responses = {
+    204: {"description": "The id is that of the stream's end: there is no more."},
+    410: {"model": ErrorAnswer, "description": "The log no longer holds what follows the id."},
+}
+
+
+@router.get("/{stream_id}", responses={**native_responses(None), **_GONE})
+async def read(
+    stream_id: StreamId,
+    ctx: Ctx,
+    who: Who,
+    last_event_id: Annotated[str | None, Query(description="For clients that cannot set the header.")] = None,
+) -> Response:
+    """Go on behind Last-Event-ID, or read the stream from its beginning."""
+    del last_event_id  # for the documentation; `who` has the stronger of the two
+
+    async def reader() -> Reader:
+        after = START
+        if who.last_event_id is not None:
+            named, after = parse_id(who.last_event_id)
+            if named != stream_id:
+                raise InvalidCursor("Last-Event-ID is of another stream.")
+        return await ctx.streams.attach(_known(stream_id), who.principal, after)
+
+    return resume(ctx, reader, lambda found: NativeEncoder(stream_id, found.record.request.model))
+
+
+@router.delete(
+    "/{stream_id}", status_code=204, responses={404: {"model": ErrorAnswer, "description": "No such stream."}}
+)
+async def cancel(stream_id: StreamId, ctx: Ctx, who: Who) -> Response:
+    """Stop the generation; its readers get the error `cancelled`. A stream that has ended stays as it is."""
+    await ctx.streams.cancel(_known(stream_id), who.principal)
+    return Response(status_code=204)
+
+
+@router.get("/{stream_id}/status", responses={404: {"model": ErrorAnswer, "description": "No such stream."}})
+async def status(stream_id: StreamId, ctx: Ctx, who: Who) -> StatusAnswer:
+    """How far the stream is."""
+    found = await ctx.streams.status(_known(stream_id), who.principal)
+    return StatusAnswer(**found._asdict())
+
+
+def _known(stream_id: str) -> str:
+    if STREAM_ID.fullmatch(stream_id) is None:
+        raise NotFound("There is no such stream.")
+    return stream_id

@@ -1,0 +1,158 @@
+"""Group commit: whatever all streams of this worker said since the last commit goes into the log in one.
+
+It clocks itself. The next commit starts when the last is done and something is new: at rest an event is committed at
+once, and under load the commits grow by themselves. A timer would add its period to every gap.
+"""
+
+import asyncio
+from collections.abc import Sequence
+
+import structlog
+
+from app.errors import LimitExceeded, LogUnavailable
+from app.events import Done, Event, Failed
+from app.streams.generation import Generation
+from app.streams.log import Append, AppendResult, Cursor, StreamLog
+
+log = structlog.get_logger(__name__)
+
+# A provider that outruns the log waits, once this much of a stream is not committed yet.
+PENDING_EVENTS_MAX = 1024
+# While the log is away: how much of one stream is kept for its return, and how often it is tried.
+BACKLOG_EVENTS_MAX = 20_000
+RETRY_SECONDS = 0.5
+
+
+class Committer:
+    """One for each worker; `run` is its task."""
+
+    def __init__(self, stream_log: StreamLog) -> None:
+        self._log = stream_log
+        # Dictionaries for their order: first come, first committed.
+        self._dirty: dict[Generation, None] = {}
+        self._backlog: dict[Generation, list[Append]] = {}
+        self._news = asyncio.Event()
+        self._settled = asyncio.Event()
+        self._committing = False
+        self._returning: asyncio.Task[None] | None = None
+
+    @property
+    def available(self) -> bool:
+        """Whether the log took the last commit."""
+        return self._returning is None
+
+    def add(self, generation: Generation, event: Event) -> None:
+        """Have an event committed; it is dropped if the stream has ended."""
+        if generation.add(event):
+            self._dirty[generation] = None
+            self._news.set()
+
+    async def room(self, generation: Generation) -> None:
+        """Wait until the stream may say more."""
+        while generation.pending_count >= PENDING_EVENTS_MAX:
+            self._settled.clear()
+            await self._settled.wait()
+
+    async def flush(self) -> None:
+        """Wait until everything added so far is in the log, or delivered without it."""
+        while self._dirty or self._committing:
+            self._settled.clear()
+            await self._settled.wait()
+
+    async def run(self) -> None:
+        """Commit for ever."""
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            self._committing = True
+            generations = self._logged(list(self._dirty))
+            self._dirty.clear()
+            batch = [generation.take_pending() for generation in generations]
+            if self.available:
+                await self._commit(generations, batch)
+            else:
+                self._keep(generations, batch)
+            self._committing = False
+            self._settled.set()
+
+    def _logged(self, generations: list[Generation]) -> list[Generation]:
+        """Those that the log knows; the others began while it was away, and are delivered at once."""
+        for generation in generations:
+            if not generation.fence:
+                generation.deliver_unlogged(generation.take_pending().events)
+        return [generation for generation in generations if generation.fence]
+
+    async def _commit(self, generations: Sequence[Generation], batch: Sequence[Append]) -> None:
+        results = await self._append(batch)
+        if results is None:
+            self._keep(generations, batch)
+            self._returning = asyncio.create_task(self._await_return(), name="log-return")
+            return
+        for generation, append, result in zip(generations, batch, results, strict=True):
+            if result == "ok":
+                generation.committed(append)
+            else:
+                self._refused(generation, append, result)
+
+    async def _append(self, batch: Sequence[Append]) -> list[AppendResult] | None:
+        try:
+            return await self._log.append(batch)
+        except LogUnavailable as error:
+            if self.available:
+                log.warning("stream log unavailable, streams go on without it", detail=error.detail or error.message)
+        except Exception:
+            log.exception("stream log failed")
+        return None
+
+    def _refused(self, generation: Generation, append: Append, result: AppendResult) -> None:
+        if result == "fenced":
+            generation.lose()
+            return
+        generation.stop()
+        generation.rewind(append.first)
+        if not isinstance(append.events[-1], Done | Failed):
+            full = LimitExceeded("The stream log has no room for more of this stream.")
+            generation.add_last(full.as_event())
+            self._dirty[generation] = None
+            self._news.set()
+
+    def _keep(self, generations: Sequence[Generation], batch: Sequence[Append]) -> None:
+        """Deliver without the log, and keep for its return."""
+        for generation, append in zip(generations, batch, strict=True):
+            kept = self._backlog.setdefault(generation, [])
+            kept.append(append)
+            while sum(len(older.events) for older in kept) > BACKLOG_EVENTS_MAX:
+                kept.pop(0)  # the hole that this leaves in the log is found by whoever reads across it
+            generation.deliver_unlogged(append.events)
+
+    async def _await_return(self) -> None:
+        while self._backlog:
+            await asyncio.sleep(RETRY_SECONDS)
+            generations = list(self._backlog)
+            batch = [_merged(self._backlog[generation]) for generation in generations]
+            results = await self._append(batch)
+            if results is None:
+                continue
+            for generation, append, result in zip(generations, batch, results, strict=True):
+                # More may have been kept while this was on its way.
+                left = [kept for kept in self._backlog.pop(generation) if kept.first >= _behind(append)]
+                if left:
+                    self._backlog[generation] = left
+                if result == "ok":
+                    generation.logged_after_all(append)
+                else:
+                    generation.lose()
+        log.info("stream log available again")
+        self._returning = None
+
+
+def _merged(kept: Sequence[Append]) -> Append:
+    """What was kept of one stream, as one append; it is contiguous."""
+    first = kept[0]
+    events = [event for append in kept for event in append.events]
+    return Append(first.stream_id, first.fence, first.first, events)
+
+
+def _behind(append: Append) -> Cursor:
+    """The cursor that the append's next event would have."""
+    return Cursor(append.first.epoch, append.first.seq + len(append.events))

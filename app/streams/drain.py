@@ -1,0 +1,73 @@
+"""Hands over what this worker has, so that it can go: readers are asked to reconnect, generations run on without them.
+
+Readers are moved one by one, since their reconnects meet what is left of the capacity. What still runs at the deadline
+is let go, for a worker that reads the same log to take over.
+"""
+
+import asyncio
+import random
+
+import structlog
+
+from app.streams.connection import Connection
+from app.streams.registry import Streams
+
+log = structlog.get_logger(__name__)
+
+
+class Drain:
+    """One for each worker.
+
+    Args:
+        spread_seconds: the time over which readers are asked to reconnect.
+        shared_log: whether workers of other machines read the same log.
+    """
+
+    def __init__(self, streams: Streams, spread_seconds: float, shared_log: bool) -> None:
+        self._streams = streams
+        self._spread_seconds = spread_seconds
+        self._shared_log = shared_log
+        self._movable: set[Connection] = set()
+        self._staying: set[Connection] = set()
+        self._moving = False
+
+    def enter(self, connection: Connection, resumable: bool) -> None:
+        """A connection begins to read a stream; `resumable` ones may be moved."""
+        (self._movable if resumable else self._staying).add(connection)
+        if resumable and self._moving:
+            self._move(connection)
+
+    def leave(self, connection: Connection) -> None:
+        """A connection has ended."""
+        self._movable.discard(connection)
+        self._staying.discard(connection)
+
+    @property
+    def idle(self) -> bool:
+        """Nobody reads here and nothing is produced."""
+        return not (self._movable or self._staying or self._streams.owned)
+
+    def begin(self) -> None:
+        """Start nothing new, and move the readers where another worker can serve them."""
+        self._streams.draining = True
+        self._moving = self._shared_log or not self._streams.pod_draining()
+        if self._moving:
+            for connection in list(self._movable):
+                self._move(connection)
+
+    async def finish(self) -> None:
+        """The deadline: let go of everything that is left."""
+        left = self._streams.owned
+        if left:
+            log.warning("drain deadline reached, streams are released", streams=len(left))
+        for live in left:
+            if live.generation is not None:
+                live.generation.stop()
+        await self._streams.committer.flush()
+        await self._streams.backend.expire(self._streams.owner)
+        for connection in [*self._movable, *self._staying]:
+            connection.leave("drain")
+
+    def _move(self, connection: Connection) -> None:
+        delay_seconds = random.uniform(0, self._spread_seconds)  # noqa: S311
+        asyncio.get_running_loop().call_later(delay_seconds, connection.leave, "drain")

@@ -1,0 +1,115 @@
+"""Fills the tail of a stream that another worker produces, and takes the stream over when that worker is gone."""
+
+import asyncio
+
+import structlog
+
+from app.errors import LogUnavailable, NotFound, ProducerLost, SluiceError
+from app.events import Token
+from app.streams.log import START, Cursor, StreamRecord, StreamState, check_contiguous
+from app.streams.registry import LiveStream, Streams
+
+log = structlog.get_logger(__name__)
+
+PAGE_EVENTS_MAX = 500
+# How long a stream may be silent before its owner's lease is looked at.
+SILENT_SECONDS = 1.0
+# Between two tries while the log does not answer.
+RETRY_SECONDS = 0.5
+# A request that brings its workers down must not go through all of them.
+TAKEOVERS_MAX = 3
+
+
+class Follower:
+    """Follows streams; one for each worker."""
+
+    def __init__(self, streams: Streams) -> None:
+        self._streams = streams
+        self._backend = streams.backend
+
+    async def follow(self, live: LiveStream) -> None:
+        """Until the stream ends, nobody reads it here any more, or it is produced here."""
+        while live.readers and not live.tail.ended and live.generation is None:
+            try:
+                await self._step(live)
+            except LogUnavailable:
+                await asyncio.sleep(RETRY_SECONDS)
+            except SluiceError as error:
+                live.tail.break_off(error)
+                return
+
+    async def _step(self, live: LiveStream) -> None:
+        if await self._fetch(live):
+            return
+        await self._backend.wait(live.stream_id, live.tail.last, SILENT_SECONDS)
+        if await self._fetch(live):
+            return
+        found = await self._backend.describe(live.stream_id)
+        if found is None:
+            raise NotFound("The stream's log is gone.")
+        if found[1].state == "running" and not found[1].owner_alive:
+            await self.take_over(*found)
+
+    async def _fetch(self, live: LiveStream) -> bool:
+        page = await self._backend.read(live.stream_id, live.tail.last, PAGE_EVENTS_MAX)
+        check_contiguous(live.tail.last, page)
+        if page:
+            live.tail.extend(page)
+        return bool(page)
+
+    async def take_over(self, record: StreamRecord, state: StreamState) -> bool:
+        """Go on producing a stream whose owner is gone; false if somebody else was faster.
+
+        Raises:
+            LogUnavailable
+        """
+        fence = await self._backend.claim(record.stream_id, self._streams.owner, state.fence)
+        if fence is None:
+            return False
+        said = await self._said(record.stream_id)
+        live = self._streams.enter(record, said.last)
+        while live.tail.last < said.last:
+            await self._fetch(live)
+        log.info("took a stream over", stream=record.stream_id, tokens=said.content_tokens, owner_before=state.owner)
+        if state.takeovers >= TAKEOVERS_MAX or said.tool_calls:
+            self.give_up(live, fence)
+        else:
+            self._streams.produce(live, fence, said.text, said.content_tokens)
+        return True
+
+    def give_up(self, live: LiveStream, fence: int) -> None:
+        """End a claimed stream that nobody can go on with."""
+        generation = self._streams.own(live, fence)
+        lost = ProducerLost("The worker that generated this died, and it cannot be taken up where it stopped.")
+        self._streams.committer.add(generation, lost.as_event())
+
+    async def _said(self, stream_id: str) -> "Said":
+        said = Said()
+        while page := await self._backend.read(stream_id, said.last, PAGE_EVENTS_MAX):
+            check_contiguous(said.last, page)
+            for cursor, event in page:
+                said.last = cursor
+                if isinstance(event, Token):
+                    said.add(event)
+        return said
+
+
+class Said:
+    """What a stream has said so far, as far as its next producer must know."""
+
+    def __init__(self) -> None:
+        self.last: Cursor = START
+        self.content_tokens = 0
+        self.tool_calls = False
+        self._texts: list[str] = []
+
+    @property
+    def text(self) -> str:
+        return "".join(self._texts)
+
+    def add(self, token: Token) -> None:
+        if token.kind == "content":
+            self._texts.append(token.text)
+            self.content_tokens += 1
+        # Half a tool call cannot be gone on with: its other half would be of another call.
+        self.tool_calls = self.tool_calls or token.kind == "tool_call"

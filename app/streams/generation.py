@@ -1,0 +1,115 @@
+"""One generation and its owner: what a provider says is numbered, waits for its commit, and is then the tail's.
+
+A generation belongs to the process's lifespan and not to a request: no ending connection takes it down half-way.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from time import monotonic
+
+from app.events import Done, Event, Failed, Token
+from app.streams.log import Append, Cursor, StreamRecord
+from app.streams.tail import Entry, Tail
+
+
+class Generation:
+    """A running stream that this worker owns.
+
+    Args:
+        fence: the right to append; it ends when somebody claims the stream. 0: the log knows nothing of the stream.
+        said: the content that is in the log already, which a taken-over stream begins with.
+        content_tokens: how many tokens that is.
+        on_over: called once nothing more comes from here: its end is delivered, or somebody else owns the stream.
+    """
+
+    def __init__(
+        self,
+        record: StreamRecord,
+        tail: Tail,
+        fence: int,
+        on_over: Callable[[], None],
+        said: str = "",
+        content_tokens: int = 0,
+    ) -> None:
+        self.record = record
+        self.tail = tail
+        self.fence = fence
+        self.said = said
+        self.started = monotonic()
+        self.first_token_seconds: float | None = None
+        self.content_tokens = content_tokens
+        self.ended = False
+        self.task: asyncio.Task[None] | None = None
+        self.lost = False
+        self._on_over = on_over
+        self._next = Cursor(tail.last.epoch, tail.last.seq + 1)
+        self._pending: list[Event] = []
+
+    def add(self, event: Event) -> bool:
+        """Take an event to be committed; False once the stream has ended, behind which nothing comes."""
+        if self.ended:
+            return False
+        if type(event) is Token:
+            if event.kind == "content":
+                self.content_tokens += 1
+                event = Token(event.text, index=self.content_tokens)
+            if self.first_token_seconds is None:
+                self.first_token_seconds = monotonic() - self.started
+        elif isinstance(event, Done | Failed):
+            self.ended = True
+        self._pending.append(event)
+        return True
+
+    @property
+    def pending_count(self) -> int:
+        """Events that wait for their commit."""
+        return len(self._pending)
+
+    def add_last(self, event: Failed) -> None:
+        """Say how the stream ended although it was stopped."""
+        self.ended = True
+        self._pending = [event]
+
+    def rewind(self, first: Cursor) -> None:
+        """What was to begin at `first` was refused, and what is pending too: the next event takes its place."""
+        self._next = first
+        self._pending = []
+
+    def take_pending(self) -> Append:
+        """What waits for its commit, as one append."""
+        events, self._pending = self._pending, []
+        first = self._next
+        self._next = Cursor(first.epoch, first.seq + len(events))
+        return Append(self.record.stream_id, self.fence, first, events)
+
+    def committed(self, append: Append) -> None:
+        """It is in the log: readers may have it."""
+        epoch, seq = append.first
+        self._deliver([(Cursor(epoch, seq + offset), event) for offset, event in enumerate(append.events)])
+
+    def deliver_unlogged(self, events: Sequence[Event]) -> None:
+        """The log is away: readers get what there is, without ids."""
+        self._deliver([(None, event) for event in events])
+
+    def _deliver(self, entries: list[Entry]) -> None:
+        self.tail.extend(entries)
+        if self.tail.ended:
+            self._on_over()
+
+    def logged_after_all(self, append: Append) -> None:
+        """What readers had without ids has got its ids."""
+        epoch, seq = append.first
+        self.tail.name_unlogged([Cursor(epoch, seq + offset) for offset in range(len(append.events))])
+
+    def lose(self) -> None:
+        """Somebody else owns the stream: say nothing more and stop the upstream."""
+        self.stop()
+        self._pending = []
+        self.lost = True
+        self._on_over()
+
+    def stop(self) -> None:
+        """Stop the upstream; what was added before is still committed."""
+        self.ended = True
+        if self.task is not None:
+            self.task.cancel()

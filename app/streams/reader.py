@@ -1,0 +1,66 @@
+"""A cursor in a stream: what lies behind it comes from the log, what is new from the tail, and nobody sees the seam."""
+
+from collections.abc import Callable, Sequence
+
+from app.errors import CursorGone
+from app.events import Done, Failed
+from app.streams.log import Cursor, StreamLog, StreamRecord, check_contiguous
+from app.streams.tail import Entry, Tail
+
+# One page of history; between two pages other streams get their turn.
+PAGE_EVENTS_MAX = 500
+
+
+class Reader:
+    """One reader of one stream, on any connection; made by `Streams.attach` and given back to `Streams.detach`."""
+
+    def __init__(self, record: StreamRecord, tail: Tail, log: StreamLog, after: Cursor) -> None:
+        self.record = record
+        self.cursor = after
+        self.ended = False
+        self.past_end = tail.ended and after == tail.last
+        self._tail = tail
+        self._log = log
+        self._position = tail.position(after)
+        self._wake: Callable[[], None] | None = None
+
+    def follow(self, wake: Callable[[], None]) -> None:
+        """Call `wake` when there is more to take; once, until `close`."""
+        self._wake = wake
+        self._tail.follow(wake)
+
+    def close(self) -> None:
+        if self._wake is not None:
+            self._tail.unfollow(self._wake)
+            self._wake = None
+
+    async def take(self) -> Sequence[Entry]:
+        """What there is behind the cursor, which moves past it; empty when that is nothing yet.
+
+        Raises:
+            CursorGone: the log no longer holds it.
+            LogUnavailable: it is in the log only, which does not answer.
+        """
+        if self._position is None or self._position < self._tail.start:
+            self._position = self._tail.position(self.cursor)
+            if self._position is None:
+                return self._passed(await self._page())
+        new = self._tail.entries[self._position - self._tail.start :]
+        if not new and self._tail.broken is not None:
+            raise self._tail.broken
+        self._position += len(new)
+        return self._passed(new)
+
+    async def _page(self) -> Sequence[Entry]:
+        page = await self._log.read(self.record.stream_id, self.cursor, PAGE_EVENTS_MAX)
+        check_contiguous(self.cursor, page)
+        if not page:
+            raise CursorGone("The stream's log no longer holds what follows this id.")
+        return page
+
+    def _passed(self, entries: Sequence[Entry]) -> Sequence[Entry]:
+        if entries:
+            cursor, event = entries[-1]
+            self.cursor = cursor or self.cursor
+            self.ended = isinstance(event, Done | Failed)
+        return entries

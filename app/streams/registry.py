@@ -1,0 +1,251 @@
+"""All streams that this worker has to do with: those that it produces, and those that its connections read.
+
+A stream that another worker produces has a tail here too, which a follower fills from the log. When that worker dies,
+one follower takes the stream over, and the readers of the tail see nothing of it.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import structlog
+
+from app.errors import CursorGone, Draining, IdempotencyMismatch, LogFull, LogUnavailable, NotFound
+from app.events import Failed
+from app.providers.base import Provider
+from app.streams.committer import Committer
+from app.streams.driver import Driver
+from app.streams.generation import Generation
+from app.streams.log import START, Backend, Cursor, State, StreamRecord, StreamState, format_id
+from app.streams.reader import Reader
+from app.streams.tail import Tail
+
+log = structlog.get_logger(__name__)
+
+CANCELLED = Failed("cancelled", "The stream was cancelled.", 499, retryable=False)
+
+
+class Route(NamedTuple):
+    """Where a model's tokens come from, and how a stream of it whose worker died is taken up."""
+
+    provider: Provider
+    resume: str  # continue, replay or fail
+
+
+class Status(NamedTuple):
+    """What is said of a stream to its owner."""
+
+    stream_id: str
+    state: State
+    last_id: str | None
+    resumable: bool
+
+
+@dataclass(eq=False)
+class LiveStream:
+    """One stream on this worker: its tail, how many read it here, and who fills it."""
+
+    record: StreamRecord
+    tail: Tail
+    readers: int = 0
+    generation: Generation | None = None
+    follower: asyncio.Task[None] | None = None
+    unread: asyncio.Task[None] | None = None
+
+    @property
+    def stream_id(self) -> str:
+        return self.record.stream_id
+
+
+Handler = Callable[[LiveStream], Awaitable[None]]
+
+
+class Streams:
+    """See the module. `follow` and `unread` are set by the composition root, since they need a `Streams` themselves.
+
+    Args:
+        backend: the stream log.
+        owner: this worker's name, unique to this incarnation of it.
+        route: finds a model's provider; raises `ModelNotFound`.
+        stream_seconds_max, stream_bytes_max: see `Driver`.
+        degrade: whether streams begin while the log is away; they cannot be resumed.
+        pod_draining: whether all workers of this machine are about to stop.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        owner: str,
+        route: Callable[[str], Route],
+        stream_seconds_max: float,
+        stream_bytes_max: int,
+        degrade: bool,
+        pod_draining: Callable[[], bool],
+    ) -> None:
+        self.backend = backend
+        self.owner = owner
+        self.committer = Committer(backend)
+        self.draining = False
+        self.degrade = degrade
+        self.pod_draining = pod_draining
+        self.live: dict[str, LiveStream] = {}
+        self.follow: Handler | None = None
+        self.unread: Handler | None = None
+        self._driver = Driver(self.committer, stream_seconds_max, stream_bytes_max)
+        self._route = route
+
+    @property
+    def owned(self) -> list[LiveStream]:
+        """The streams that are produced here."""
+        return [live for live in self.live.values() if live.generation is not None]
+
+    async def open(self, draft: StreamRecord) -> StreamRecord:
+        """Begin a stream, or find the one that the same Idempotency-Key began.
+
+        Raises:
+            Draining, ModelNotFound, LogUnavailable, LogFull
+            IdempotencyMismatch: the key came with another body before.
+        """
+        if self.draining or self.pod_draining():
+            raise Draining("The server is shutting down.", retry_after_seconds=1)
+        self._route(draft.request.model)
+        try:
+            record = await self.backend.create(draft, self.owner)
+        except LogFull:
+            raise
+        except LogUnavailable:
+            if not self.degrade:
+                raise
+            return self._open_without_log(draft)
+        if record.stream_id == draft.stream_id:
+            self.produce(self.enter(record, START), fence=1)
+        elif record.body_hash != draft.body_hash:
+            raise IdempotencyMismatch("This Idempotency-Key was used with another request.")
+        return record
+
+    def _open_without_log(self, record: StreamRecord) -> StreamRecord:
+        live = self.enter(record, START)
+        self.produce(live, fence=0)
+        return record
+
+    def enter(self, record: StreamRecord, last: Cursor) -> LiveStream:
+        """The stream's place on this worker; its tail begins behind `last`."""
+        live = self.live.get(record.stream_id)
+        if live is None:
+            live = self.live[record.stream_id] = LiveStream(record, Tail(last))
+        return live
+
+    def produce(self, live: LiveStream, fence: int, said: str = "", content_tokens: int = 0) -> None:
+        """Run the stream's provider here, behind what it `said` so far."""
+        route = self._route(live.record.request.model)
+        generation = self.own(live, fence, said, content_tokens)
+        run = self._driver.run(generation, route.provider, route.resume)
+        generation.task = asyncio.create_task(run, name=f"produce-{live.stream_id}")
+
+    def own(self, live: LiveStream, fence: int, said: str = "", content_tokens: int = 0) -> Generation:
+        """Be the one who appends to the stream."""
+
+        def over() -> None:
+            live.generation = None
+            if generation.lost:
+                log.warning("stream was taken over", stream=live.stream_id)
+                self._fill(live)
+            self.tidy(live)
+
+        generation = live.generation = Generation(live.record, live.tail, fence, over, said, content_tokens)
+        return generation
+
+    async def attach(self, stream_id: str, principal: str, after: Cursor) -> Reader:
+        """A reader of the stream from behind `after` on; to be given back to `detach`.
+
+        Raises:
+            NotFound: no such stream, or another principal's.
+            CursorGone: the log ends before `after`, as it does after a failover that lost writes.
+            LogUnavailable
+        """
+        live = self.live.get(stream_id)
+        if live is None:
+            record, state = await self._described(stream_id, principal)
+            live = self.enter(record, state.last)
+            live.tail.ended = live.tail.ended or state.state != "running"
+        elif live.record.principal != principal:
+            raise NotFound("There is no such stream.")
+        if after > live.tail.last:
+            self.tidy(live)
+            raise CursorGone("The stream's log does not reach this id.")
+        live.readers += 1
+        if live.unread is not None:
+            live.unread.cancel()
+            live.unread = None
+        self._fill(live)
+        return Reader(live.record, live.tail, self.backend, after)
+
+    def detach(self, reader: Reader) -> None:
+        """The reader's connection has ended; if it was the last, the disconnect policy decides."""
+        reader.close()
+        live = self.live[reader.record.stream_id]
+        live.readers -= 1
+        if live.readers == 0 and live.generation is not None and self.unread is not None:
+            live.unread = asyncio.create_task(self._handle(self.unread, live), name=f"unread-{live.stream_id}")
+        self.tidy(live)
+
+    async def cancel(self, stream_id: str, principal: str) -> None:
+        """Stop a stream, wherever it is produced; one that has ended stays as it ended.
+
+        Raises:
+            NotFound, LogUnavailable
+        """
+        await self._described(stream_id, principal)
+        live = self.live.get(stream_id)
+        if live is not None and live.generation is not None:
+            self.cancel_here(live)
+        else:
+            await self.backend.request_cancel(stream_id)
+
+    def cancel_here(self, live: LiveStream) -> None:
+        """End a stream that is produced here with the error `cancelled`, and stop its upstream."""
+        generation = live.generation
+        if generation is not None:
+            self.committer.add(generation, CANCELLED)
+            generation.stop()
+
+    async def status(self, stream_id: str, principal: str) -> Status:
+        """What is known of a stream.
+
+        Raises:
+            NotFound, LogUnavailable
+        """
+        _, state = await self._described(stream_id, principal)
+        last_id = None if state.last == START else format_id(stream_id, state.last)
+        return Status(stream_id, state.state, last_id, resumable=True)
+
+    def tidy(self, live: LiveStream) -> None:
+        """Forget a stream that nobody reads and nobody fills here; the log remembers it."""
+        if live.readers == 0 and live.generation is None and live.follower is None:
+            self.live.pop(live.stream_id, None)
+
+    async def _described(self, stream_id: str, principal: str) -> tuple[StreamRecord, StreamState]:
+        found = await self.backend.describe(stream_id)
+        if found is None or found[0].principal != principal:
+            raise NotFound("There is no such stream.")
+        return found
+
+    def _fill(self, live: LiveStream) -> None:
+        """See to it that somebody fills the tail as long as it is read."""
+        idle = live.generation is None and live.follower is None and not live.tail.ended
+        if live.readers and idle and self.follow is not None:
+            live.follower = asyncio.create_task(self._handle(self.follow, live), name=f"follow-{live.stream_id}")
+
+            def left(_task: asyncio.Task[None]) -> None:
+                live.follower = None
+                self.tidy(live)
+
+            live.follower.add_done_callback(left)
+
+    async def _handle(self, handler: Handler, live: LiveStream) -> None:
+        try:
+            await handler(live)
+        except Exception:
+            # A task that nobody awaits: what it raises would otherwise be seen by nobody.
+            log.exception("stream task failed", stream=live.stream_id)

@@ -1,0 +1,89 @@
+"""The newest events of one stream, in memory, shared by all its readers on this worker.
+
+Whoever is further behind reads the log: a slow reader costs a cursor here and no memory, and never holds the producer.
+"""
+
+from collections.abc import Callable, Sequence
+
+from app.errors import SluiceError
+from app.events import Done, Event, Failed
+from app.streams.log import Cursor
+
+# A reader that keeps up is a few events behind; at 200 bytes each, this is 13 to 26 KB a stream.
+EVENTS_KEPT = 64
+# While the log is away nobody can read from it, so more is kept: a minute at 60 tokens/s.
+UNLOGGED_EVENTS_KEPT = 4096
+
+# The cursor is None while the log is away: such an event has no id, and nobody can resume behind it.
+Entry = tuple[Cursor | None, Event]
+
+
+class Tail:
+    """Entries are numbered from 0, where this tail began; `start` is the number of the oldest that is kept.
+
+    Args:
+        after: the cursor behind which this tail begins.
+    """
+
+    def __init__(self, after: Cursor) -> None:
+        self.start = 0
+        self.entries: list[Entry] = []
+        self.last = after
+        self.ended = False
+        self.broken: SluiceError | None = None
+        self._before = after
+        self._unnamed_dropped = 0
+        self._wakers: list[Callable[[], None]] = []
+
+    def follow(self, wake: Callable[[], None]) -> None:
+        """Call `wake` after every change from now on."""
+        self._wakers.append(wake)
+
+    def unfollow(self, wake: Callable[[], None]) -> None:
+        self._wakers.remove(wake)
+
+    def extend(self, entries: Sequence[Entry]) -> None:
+        """Add what is in the log now, or, while the log is away, what never waited for it."""
+        self.entries += entries
+        cursor, event = entries[-1]
+        if cursor is not None:
+            self.last = cursor
+        if isinstance(event, Done | Failed):
+            self.ended = True
+        kept = EVENTS_KEPT if cursor is not None else UNLOGGED_EVENTS_KEPT
+        if len(self.entries) > 2 * kept:
+            self._drop(len(self.entries) - kept)
+        self.wake()
+
+    def name_unlogged(self, cursors: Sequence[Cursor]) -> None:
+        """Give the newest entries without a cursor theirs: they are in the log now."""
+        unnamed = [index for index, (cursor, _) in enumerate(self.entries) if cursor is None]
+        dropped = min(len(cursors), self._unnamed_dropped)
+        self._unnamed_dropped -= dropped
+        # Not strict: more may have come without a cursor since.
+        for index, cursor in zip(unnamed, cursors[dropped:], strict=False):
+            self.entries[index] = (cursor, self.entries[index][1])
+        self.last = cursors[-1]
+
+    def break_off(self, error: SluiceError) -> None:
+        """Whoever fills the tail cannot go on: readers get `error` behind what there is."""
+        self.broken = error
+        self.wake()
+
+    def wake(self) -> None:
+        """Let every reader look."""
+        for wake in self._wakers:
+            wake()
+
+    def position(self, after: Cursor) -> int | None:
+        """The number of the entry behind `after`; None if that is not kept."""
+        for index in range(len(self.entries) - 1, -1, -1):
+            if self.entries[index][0] == after:
+                return self.start + index + 1
+        return self.start if after == self._before else None
+
+    def _drop(self, count: int) -> None:
+        self._unnamed_dropped += sum(cursor is None for cursor, _ in self.entries[:count])
+        self._before = next((c for c, _ in reversed(self.entries[:count]) if c is not None), self._before)
+        del self.entries[:count]
+        self.start += count

@@ -1,0 +1,38 @@
+"""What becomes of a stream whose last reader has left this worker: its disconnect policy."""
+
+import asyncio
+
+from app.errors import LogUnavailable
+from app.streams.registry import LiveStream, Streams
+
+
+class Unread:
+    """One for each worker.
+
+    Args:
+        lease_seconds: for so long a reader on another worker counts, once it was seen.
+    """
+
+    def __init__(self, streams: Streams, lease_seconds: float) -> None:
+        self._streams = streams
+        self._lease_seconds = lease_seconds
+
+    async def decide(self, live: LiveStream) -> None:
+        """Cancel the stream in its time, unless it is to finish, or is read elsewhere."""
+        record = live.record
+        if record.on_disconnect == "finish":
+            return
+        if record.on_disconnect == "grace":
+            await asyncio.sleep(record.grace_seconds)
+        # Polled: readers on other workers only say so at intervals.
+        while await self._read_elsewhere(live):  # noqa: ASYNC110
+            await asyncio.sleep(self._lease_seconds)
+        if live.readers == 0:
+            self._streams.cancel_here(live)
+
+    async def _read_elsewhere(self, live: LiveStream) -> bool:
+        try:
+            found = await self._streams.backend.describe(live.stream_id)
+        except LogUnavailable:
+            return False
+        return found is not None and found[1].readers_seen

@@ -1,0 +1,64 @@
+"""The ledger of waits: reads `deploy/timeouts.yaml`, and knows which wait must be shorter than which.
+
+Each class of outage at a deployment is one of these inequalities broken between two files.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import cache
+from pathlib import Path
+
+import yaml
+
+LEDGER = Path(__file__).resolve().parent.parent / "deploy" / "timeouts.yaml"
+
+Waits = Mapping[str, float]
+Side = Callable[[Waits], float]
+
+
+class TimeoutsError(ValueError):
+    """An inequality does not hold; the message is one line that names both sides."""
+
+
+@cache
+def ledger() -> dict[str, float]:
+    """Seconds by name."""
+    entries = yaml.safe_load(LEDGER.read_text())
+    return {name: float(entry["seconds"]) for name, entry in entries.items()}
+
+
+def _sum(*names: str) -> tuple[str, Side]:
+    return " + ".join(names), lambda waits: sum(waits[name] for name in names)
+
+
+def _times(factor: float, name: str) -> tuple[str, Side]:
+    return f"{factor:g} x {name}", lambda waits: factor * waits[name]
+
+
+# (shorter, longer, what happens otherwise)
+INEQUALITIES = (
+    (_times(3, "beat_seconds"), _sum("lease_seconds"), "one late renewal loses all streams of a worker"),
+    (_times(4, "heartbeat_seconds"), _sum("nginx_read_seconds"), "NGINX cuts streams that are only silent"),
+    (_sum("stream_seconds_max"), _sum("nginx_read_seconds"), "NGINX cuts JSON answers that take their time"),
+    (_sum("nginx_upstream_keepalive_seconds"), _sum("keepalive_seconds"), "requests meet closing connections: 502"),
+    (_sum("drain_spread_seconds"), _sum("drain_seconds"), "a worker stops before it has sent all readers away"),
+    (
+        _sum("drain_seconds", "successor_seconds", "farewell_seconds", "cancel_seconds"),
+        _sum("kill_seconds"),
+        "Gunicorn kills workers that still drain",
+    ),
+    (_sum("stream_seconds_max"), _sum("stream_ttl_seconds"), "the log forgets streams that readers still follow"),
+)
+
+
+def check(overrides: Waits) -> None:
+    """Check every inequality, with `overrides` in the place of the ledger's values.
+
+    Raises:
+        TimeoutsError: the first that does not hold.
+    """
+    waits = ledger() | dict(overrides)
+    for (shorter, left), (longer, right), consequence in INEQUALITIES:
+        if not left(waits) < right(waits):
+            raise TimeoutsError(
+                f"{shorter} ({left(waits):g} s) must be less than {longer} ({right(waits):g} s): else {consequence}"
+            )
