@@ -48,6 +48,24 @@ async def test_the_body_of_a_request_is_not_its_end(peer: Peer) -> None:
     connection.close()
 
 
+async def test_a_connection_that_is_to_leave_wakes_and_says_why(peer: Peer) -> None:
+    connection = Connection(peer.receive, peer.send, LONG, LONG)
+    asyncio.get_running_loop().call_later(0.01, connection.leave, "drain")
+    await asyncio.wait_for(connection.wait(), 5)
+    connection.leave("max_age")
+    assert connection.leaving == "drain"
+    await asyncio.wait_for(connection.wait(), 5)
+    connection.close()
+
+
+async def test_a_connection_can_have_a_greatest_age(peer: Peer) -> None:
+    connection = Connection(peer.receive, peer.send, LONG, LONG)
+    connection.limit_age(0.05)
+    await asyncio.wait_for(connection.wait(), 5)
+    assert connection.leaving == "max_age"
+    connection.close()
+
+
 async def test_news_to_nobody_are_harmless(peer: Peer) -> None:
     connection = Connection(peer.receive, peer.send, LONG, LONG)
     connection.wake()
@@ -203,6 +221,7 @@ async def test_a_cancellation_from_outside_outweighs_a_stuck_reader(peer: Peer) 
 async def test_the_last_timer_does_not_keep_a_connection_alive(peer: Peer) -> None:
     """A timer of 15 s that outlived its stream would hold the memory of a quarter minute's streams."""
     connection = Connection(peer.receive, peer.send, LONG, LONG)
+    connection.limit_age(LONG)
     await connection.send(BODY)
     connection.close()
     alive = weakref.ref(connection)

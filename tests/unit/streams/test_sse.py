@@ -7,8 +7,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from app.events import Done, Event, Failed, Token, Usage
-from app.streams.sse import Encoder, NativeEncoder, OpenAIEncoder, json_bytes, openai_error, sse
+from app.events import Done, Event, Failed, Reset, Token, Usage
+from app.streams.log import START, Cursor, format_id, parse_id
+from app.streams.sse import SHUTTING_DOWN, Encoder, NativeEncoder, OpenAIEncoder, json_bytes, openai_error, sse
 from tests.support.sse import Frame, SSEDecoder, decode
 
 DONE = Done("stop", Usage(5, 2), duration_ms=41)
@@ -21,8 +22,12 @@ HOSTILE = '\r\n\0\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029\ufeff"\\:{} data\x7fé水�
 TEXT = st.text() | st.text(alphabet=HOSTILE)
 
 
+STREAM = "pYnkZ0gC2rT1uVwX3yZaBcDe"
+AT = Cursor(0, 7)
+
+
 def native() -> NativeEncoder:
-    return NativeEncoder("s1", "m")
+    return NativeEncoder(STREAM, "m")
 
 
 def openai(include_usage: bool = False) -> OpenAIEncoder:
@@ -30,7 +35,8 @@ def openai(include_usage: bool = False) -> OpenAIEncoder:
 
 
 def encoded(encoder: Encoder, *events: Event) -> bytes:
-    return b"".join(encoder.encode(event) for event in events)
+    """The events of a stream from its beginning."""
+    return b"".join(encoder.encode(Cursor(0, seq), event) for seq, event in enumerate(events, 1))
 
 
 def deltas(data: bytes) -> list[dict[str, object]]:
@@ -78,32 +84,80 @@ def test_half_a_surrogate_pair_is_replaced_anywhere_in_a_payload() -> None:
 
 
 def test_a_token_says_type_text_and_index() -> None:
-    frame = native().encode(Token('Say "é"\n', index=7))
-    assert frame == 'event: token\ndata: {"type":"content","token":"Say \\"é\\"\\n","index":7}\n\n'.encode()
+    frame = native().encode(AT, Token('Say "é"\n', index=7))
+    assert frame.decode() == (
+        f'id: {STREAM}.0.7\nevent: token\ndata: {{"type":"content","token":"Say \\"é\\"\\n","index":7}}\n\n'
+    )
 
 
 def test_a_thought_has_no_index() -> None:
-    frame = native().encode(Token("Hm", kind="thought"))
-    assert frame == b'event: token\ndata: {"type":"thought","token":"Hm","index":0}\n\n'
+    (frame,) = decode(native().encode(AT, Token("Hm", kind="thought")))
+    assert frame.json() == {"type": "thought", "token": "Hm", "index": 0}
 
 
 def test_a_tool_call_is_carried_as_text() -> None:
-    (frame,) = decode(native().encode(CALL))
+    (frame,) = decode(native().encode(AT, CALL))
     assert frame.json()["type"] == "tool_call"
     assert json.loads(frame.json()["token"])[0]["function"]["name"] == "f"
 
 
 def test_done_says_how_much_it_took() -> None:
-    assert native().encode(DONE) == (
-        b'event: done\ndata: {"done":true,"finish_reason":"stop","usage":{"input_tokens":5,"output_tokens":2},'
-        b'"total_tokens":7,"duration_ms":41,"metadata":{"stream_id":"s1","model":"m"}}\n\n'
+    assert native().encode(AT, DONE).decode() == (
+        f"id: {STREAM}.0.7\n"
+        'event: done\ndata: {"done":true,"finish_reason":"stop","usage":{"input_tokens":5,"output_tokens":2},'
+        f'"total_tokens":7,"duration_ms":41,"metadata":{{"stream_id":"{STREAM}","model":"m"}}}}\n\n'
     )
 
 
 def test_an_error_says_code_message_and_whether_to_try_again() -> None:
-    assert native().encode(FAILED) == (
-        b'event: error\ndata: {"code":"upstream_stalled","message":"The upstream stopped.","retryable":true}\n\n'
+    assert native().encode(AT, FAILED).decode() == (
+        f"id: {STREAM}.0.7\n"
+        'event: error\ndata: {"code":"upstream_stalled","message":"The upstream stopped.","retryable":true}\n\n'
     )
+
+
+def test_every_logged_event_has_the_id_of_its_place() -> None:
+    frames = decode(encoded(native(), Token("a"), Reset("failover"), DONE))
+    assert [frame.id for frame in frames] == [f"{STREAM}.0.1", f"{STREAM}.0.2", f"{STREAM}.0.3"]
+    assert [frame.event for frame in frames] == ["token", "reset", "done"]
+    assert parse_id(frames[0].id) == (STREAM, Cursor(0, 1))
+
+
+@given(epoch=st.integers(0, 10**9 - 1), seq=st.integers(0, 10**9 - 1))
+def test_any_id_that_is_sent_is_understood_when_it_comes_back(epoch: int, seq: int) -> None:
+    (frame,) = decode(native().encode(Cursor(epoch, seq), Token("a")))
+    assert frame.id == format_id(STREAM, Cursor(epoch, seq))
+    assert parse_id(frame.id) == (STREAM, Cursor(epoch, seq))
+
+
+def test_a_reset_says_why() -> None:
+    (frame,) = decode(native().encode(Cursor(1, 0), Reset("failover")))
+    assert (frame.event, frame.json(), frame.id) == ("reset", {"reason": "failover"}, f"{STREAM}.1.0")
+
+
+def test_events_that_are_not_in_the_log_have_no_id_and_a_notice_before_them() -> None:
+    encoder = native()
+    data = encoder.encode(Cursor(0, 1), Token("a")) + encoder.encode(None, Token("b")) + encoder.encode(None, DONE)
+    logged, notice, live, done = decode(data)
+    assert (notice.event, notice.json()) == ("notice", {"resumable": False})
+    # The browser keeps the last id, behind which the log is searched if it comes back.
+    assert {frame.id for frame in (logged, notice, live, done)} == {f"{STREAM}.0.1"}
+    assert data.count(b"\nid:") + data.startswith(b"id:") == 1
+
+
+def test_a_log_that_is_back_is_noticed_too() -> None:
+    encoder = native()
+    data = b"".join(encoder.encode(cursor, Token("a")) for cursor in (None, None, Cursor(0, 3), Cursor(0, 4)))
+    notices = [frame.json() for frame in decode(data) if frame.event == "notice"]
+    assert notices == [{"resumable": False}, {"resumable": True}]
+
+
+def test_a_farewell_says_why_and_when_to_come_back() -> None:
+    assert native().farewell("drain", 250) == (
+        b'retry: 250\nevent: reconnect\ndata: {"reason":"drain","retry_ms":250}\n\n'
+    )
+    (frame,) = decode(native().farewell("max_age", 999))
+    assert (frame.retry, frame.id) == (999, "")
 
 
 def test_a_heartbeat_is_a_comment() -> None:
@@ -167,8 +221,23 @@ def test_the_done_mark_does_not_follow_an_error() -> None:
 
 
 def test_an_error_at_once_comes_without_an_opening_chunk() -> None:
-    (frame,) = decode(openai().encode(FAILED))
+    (frame,) = decode(openai().encode(AT, FAILED))
     assert list(frame.json()) == ["error"]
+
+
+def test_a_reset_is_an_error_where_tokens_cannot_be_taken_back() -> None:
+    data = encoded(openai(), Token("a"), Reset("failover"))
+    assert b"[DONE]" not in data
+    assert decode(data)[-1].json()["error"]["code"] == "stream_reset"
+
+
+def test_a_farewell_is_an_error_and_not_the_done_mark() -> None:
+    """The SDK would take what it has for the whole answer."""
+    data = openai().farewell("drain", 250)
+    assert b"[DONE]" not in data
+    (frame,) = decode(data)
+    assert frame.json() == {"error": openai_error(SHUTTING_DOWN)}
+    assert (frame.id, frame.retry) == ("", None)
 
 
 def test_a_heartbeat_has_no_blank_line() -> None:
@@ -208,18 +277,18 @@ def test_an_error_has_the_type_of_its_status(status: int, kind: str) -> None:
 @example(text="x\n\nevent: done\ndata: {}\n\n", index=1)
 @example(text="a\rdata: b\r\rid: 1", index=1)
 def test_a_native_token_round_trips_as_exactly_one_event(text: str, index: int) -> None:
-    data = native().encode(Token(text, index=index))
+    data = native().encode(AT, Token(text, index=index))
     (frame,) = decode(data)
-    assert frame == Frame(frame.data, "token")
+    assert frame == Frame(frame.data, "token", id=f"{STREAM}.0.7")
     assert frame.json() == {"type": "content", "token": text, "index": index}
-    assert_no_other_line_ends(data, lines=3)
+    assert_no_other_line_ends(data, lines=4)
 
 
 @given(text=TEXT, kind=st.sampled_from(["content", "thought"]))
 def test_an_openai_token_round_trips_as_exactly_one_event(text: str, kind: str) -> None:
     encoder = openai()
-    encoder.encode(Token("first"))
-    data = encoder.encode(Token(text, kind="thought" if kind == "thought" else "content"))
+    encoder.encode(AT, Token("first"))
+    data = encoder.encode(AT, Token(text, kind="thought" if kind == "thought" else "content"))
     (frame,) = decode(data)
     assert frame == Frame(frame.data)
     assert list(frame.json()["choices"][0]["delta"].values()) == [text]
@@ -229,8 +298,8 @@ def test_an_openai_token_round_trips_as_exactly_one_event(text: str, kind: str) 
 @given(text=TEXT)
 def test_a_tool_call_round_trips_as_exactly_one_event(text: str) -> None:
     call = Token(json.dumps([{"index": 0, "function": {"arguments": text}}]), kind="tool_call")
-    for encoder, lines in ((native(), 3), (openai(), 4)):
-        data = encoder.encode(call)
+    for encoder, lines in ((native(), 4), (openai(), 4)):
+        data = encoder.encode(AT, call)
         assert arguments(data) == text
         assert_no_other_line_ends(data, lines)
 
@@ -238,14 +307,14 @@ def test_a_tool_call_round_trips_as_exactly_one_event(text: str) -> None:
 @given(text=TEXT, model=TEXT)
 def test_no_error_or_end_can_carry_a_forged_event(text: str, model: str) -> None:
     for terminal in (Failed("c", text, 502, retryable=True), Done(text, Usage(1, 1))):
-        assert len(decode(NativeEncoder("s1", model).encode(terminal))) == 1
-        frames = decode(OpenAIEncoder("i", model, 1, include_usage=False).encode(terminal))
+        assert len(decode(NativeEncoder(STREAM, model).encode(START, terminal))) == 1
+        frames = decode(OpenAIEncoder("i", model, 1, include_usage=False).encode(AT, terminal))
         assert len(frames) == (1 if isinstance(terminal, Failed) else 3)
 
 
 @given(text=st.text(alphabet='a"\ud800\udbff\udc00\udfff\u2028\x00水🌊'))
 def test_a_stream_survives_text_that_no_utf_8_can_carry(text: str) -> None:
-    (frame,) = decode(native().encode(Token(text)))
+    (frame,) = decode(native().encode(AT, Token(text)))
     told = frame.json()["token"]
     assert told == text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
