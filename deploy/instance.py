@@ -2,6 +2,7 @@
 
 import contextlib
 import http.client
+import math
 import os
 import pwd
 import shutil
@@ -14,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from app.settings import Settings
+from app.timeouts import ledger
 from deploy import nginx_config, preflight, processes
 from deploy.relay import Relay
 from deploy.supervisor_client import Supervisor
@@ -23,8 +25,8 @@ LOG_BYTES_MAX = 64 * 1024 * 1024
 READY_CALL_SECONDS_MAX = 2.0
 OUTPUT_SECONDS_MAX = 2.0
 
-# What Gunicorn takes on top of drain_seconds: its own bounded steps (gunicorn.conf.py) and a margin.
-GUNICORN_STOP_MARGIN_SECONDS = 35
+# Gunicorn ends by itself after kill_seconds (timeouts.yaml); later it hangs.
+GUNICORN_STOP_MARGIN_SECONDS = 5
 # NGINX and the exporter get five seconds each (supervisord.conf), and supervisor some for itself.
 OTHERS_STOP_SECONDS = 15
 
@@ -60,8 +62,7 @@ class Instance:
             nginx_config.values(
                 listen=f"127.0.0.1:{self.settings.port}",
                 sockets=self.sockets,
-                stream_seconds_max=self.settings.stream_seconds_max,
-                heartbeat_seconds=self.settings.heartbeat_seconds,
+                waits=ledger() | self.settings.derived_waits(),
             ),
         )
         command = [self._nginx, "-p", str(self.prefix), "-c", str(main), "-e", "stderr", "-g", self._nginx_globals]
@@ -149,7 +150,7 @@ class Instance:
             processes.send(pid, signal.SIGTERM)
 
     def _gunicorn_stop_seconds(self) -> int:
-        return int(self.settings.drain_seconds) + GUNICORN_STOP_MARGIN_SECONDS
+        return math.ceil(self.settings.derived_waits()["kill_seconds"]) + GUNICORN_STOP_MARGIN_SECONDS
 
     def _remove_traces(self) -> None:
         shutil.rmtree(self.run_dir, ignore_errors=True)

@@ -3,23 +3,20 @@
 import math
 import re
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 SOURCE = Path(__file__).resolve().parent.parent / "nginx"
 PLACEHOLDER = re.compile(r"\$\{(\w+)\}")
 
-# What proxy_read_timeout has on top of the longest generation: the app's own deadline must be the one that speaks.
-READ_TIMEOUT_MARGIN_SECONDS = 20
-HEARTBEATS_MISSED_MAX = 4
 
-
-def values(*, listen: str, sockets: list[Path], stream_seconds_max: float, heartbeat_seconds: float) -> dict[str, str]:
-    """The templates' values for one deployment."""
-    silence_seconds = max(stream_seconds_max, HEARTBEATS_MISSED_MAX * heartbeat_seconds)
+def values(*, listen: str, sockets: list[Path], waits: Mapping[str, float]) -> dict[str, str]:
+    """The templates' values for one deployment. `waits` has the names of deploy/timeouts.yaml."""
     return {
         "SLUICE_LISTEN": listen,
         "SLUICE_UPSTREAM_SERVERS": "\n    ".join(f'server "unix:{path}" max_fails=0;' for path in sockets),
-        "SLUICE_READ_TIMEOUT_SECONDS": str(math.ceil(silence_seconds) + READ_TIMEOUT_MARGIN_SECONDS),
+        "SLUICE_NGINX_READ_SECONDS": str(math.ceil(waits["nginx_read_seconds"])),
+        "SLUICE_NGINX_UPSTREAM_KEEPALIVE_SECONDS": str(int(waits["nginx_upstream_keepalive_seconds"])),
     }
 
 

@@ -59,6 +59,7 @@ class Chain:
             "SLUICE_METRICS_BIND": f"127.0.0.1:{self.metrics_port}",
             "SLUICE_STATE_DIR": str(self._folder / "state"),
             "SLUICE_DRAIN_SECONDS": "5",
+            "SLUICE_DRAIN_SPREAD_SECONDS": "0.5",
             **(env or {}),
         }
         self.state_dir = Path(self.env["SLUICE_STATE_DIR"])

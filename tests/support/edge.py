@@ -1,0 +1,202 @@
+"""NGINX alone, with the product's configuration, before workers that do what a test tells them."""
+
+import json
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from app.timeouts import ledger
+from deploy import nginx_config
+from deploy.processes import die_with_parent
+from tests.support.chain import free_port
+
+START_SECONDS_MAX = 10.0
+WAIT_SECONDS_MAX = 10.0
+
+
+@dataclass
+class Exchange:
+    """One request, as it came to a worker, and the connection to answer on."""
+
+    method: str
+    path: str
+    headers: list[tuple[str, str]]
+    body: bytes
+    connection: socket.socket
+
+    def header(self, name: str) -> list[str]:
+        """The values of every header of that name."""
+        return [value for key, value in self.headers if key.lower() == name.lower()]
+
+    def answer(self, body: bytes, *, status: str = "200 OK", content_type: str = "application/json") -> None:
+        head = f"HTTP/1.1 {status}\r\nContent-Type: {content_type}\r\nContent-Length: {len(body)}\r\n\r\n"
+        self.connection.sendall(head.encode() + body)
+
+    def begin_stream(self) -> None:
+        head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+        self.connection.sendall(head.encode())
+
+    def chunk(self, data: bytes) -> None:
+        """An empty one ends the stream."""
+        self.connection.sendall(b"%x\r\n%b\r\n" % (len(data), data))
+
+    def closed_by_peer(self, seconds: float) -> bool:
+        """Whether NGINX hangs up within that time."""
+        self.connection.settimeout(seconds)
+        try:
+            return self.connection.recv(1) == b""
+        except ConnectionError:
+            return True
+        except TimeoutError:
+            return False
+
+
+# Answers one request; returns whether the connection stays open.
+Script = Callable[[Exchange], bool]
+
+
+class Worker:
+    """Listens on a Unix socket and hands each request to `script`; without one, nobody listens on it."""
+
+    def __init__(self, path: Path, script: Script | None) -> None:
+        self.requests: list[Exchange] = []
+        self.connections = 0
+        self.connections_closed = 0
+        self._script = script
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(str(path))
+        self._threads: list[threading.Thread] = []
+        if script is None:
+            self._listener.close()
+        else:
+            self._listener.listen(512)
+            self._start(self._accept)
+
+    def close(self) -> None:
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)  # wakes accept
+        self._listener.close()
+        for thread in self._threads:
+            thread.join(WAIT_SECONDS_MAX)
+
+    def _start(self, job: Callable[..., None], *args: object) -> None:
+        thread = threading.Thread(target=job, args=args, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            self.connections += 1
+            self._start(self._serve, connection)
+
+    def _serve(self, connection: socket.socket) -> None:
+        assert self._script is not None
+        with connection, connection.makefile("rb") as stream, suppress(OSError):
+            while request := _read_request(stream.readline, stream.read, connection):
+                self.requests.append(request)
+                if not self._script(request):
+                    break
+        self.connections_closed += 1
+
+
+def _read_request(
+    readline: Callable[[], bytes], read: Callable[[int], bytes], connection: socket.socket
+) -> Exchange | None:
+    line = readline().decode()
+    if not line:
+        return None
+    method, path, _ = line.split(" ")
+    headers = []
+    while header := readline().decode().rstrip("\r\n"):
+        name, _, value = header.partition(": ")
+        headers.append((name, value))
+    length = next((int(value) for name, value in headers if name.lower() == "content-length"), 0)
+    return Exchange(method, path, headers, read(length), connection)
+
+
+class Edge:
+    """NGINX before one worker for each of `scripts`; None is a worker that died."""
+
+    def __init__(self, *scripts: Script | None) -> None:
+        self._scripts = scripts
+        self._stack = ExitStack()
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+
+    def __enter__(self) -> "Edge":
+        with ExitStack() as stack:
+            self.prefix = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sluice-edge-", dir="/tmp")))
+            sockets = [self.prefix / f"worker-{slot}.sock" for slot, _ in enumerate(self._scripts, 1)]
+            self.workers = [Worker(path, script) for path, script in zip(sockets, self._scripts, strict=True)]
+            for worker in self.workers:
+                stack.callback(worker.close)
+            self._start_nginx(stack, sockets)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def log(self, lines: int = 1) -> list[dict[str, str]]:
+        """The first lines of the access log. One is written a moment after its answer, so this waits for them."""
+        deadline = time.monotonic() + WAIT_SECONDS_MAX
+        while len(found := (self.prefix / "access.log").read_text().splitlines()) < lines:
+            assert time.monotonic() < deadline, f"{len(found)} of {lines} lines"
+            time.sleep(0.02)
+        return [json.loads(line) for line in found]
+
+    @property
+    def requests(self) -> list[Exchange]:
+        """What all workers got."""
+        return [request for worker in self.workers for request in worker.requests]
+
+    def connect(self, *, receive_bytes: int | None = None) -> socket.socket:
+        """A client's connection, if need be one whose kernel takes little before it reads."""
+        client = socket.socket()
+        try:
+            if receive_bytes is not None:
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
+            client.settimeout(WAIT_SECONDS_MAX)
+            client.connect(("127.0.0.1", self.port))
+        except OSError:
+            client.close()
+            raise
+        return client
+
+    def _start_nginx(self, stack: ExitStack, sockets: list[Path]) -> None:
+        values = nginx_config.values(listen=f"127.0.0.1:{self.port}", sockets=sockets, waits=ledger())
+        main = nginx_config.render(self.prefix, values)
+        nginx = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/local/sbin:/usr/sbin")
+        assert nginx, "nginx is missing"
+        user = f" user {pwd.getpwuid(0).pw_name};" if os.geteuid() == 0 else ""
+        command = [nginx, "-p", str(self.prefix), "-c", str(main), "-e", "stderr", "-g", f"daemon off;{user}"]
+        process = subprocess.Popen(command, preexec_fn=die_with_parent())  # noqa: PLW1509 - two system calls, no lock
+        stack.callback(process.wait, WAIT_SECONDS_MAX)
+        stack.callback(process.terminate)
+        self._wait_until_listening()
+
+    def _wait_until_listening(self) -> None:
+        deadline = time.monotonic() + START_SECONDS_MAX
+        while True:
+            try:
+                self.connect().close()
+                return
+            except ConnectionRefusedError:
+                assert time.monotonic() < deadline, (self.prefix / "error.log").read_text()
+                time.sleep(0.02)

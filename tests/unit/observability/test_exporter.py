@@ -1,0 +1,127 @@
+"""The exporter, as the process that `make run` starts."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from app.observability.exporter import BEAT_AGE_SECONDS_MAX
+from app.version import VERSION
+from tests.support.chain import HOME, free_port
+
+START_SECONDS_MAX = 20.0
+COMMAND = [sys.executable, "-m", "app.observability.exporter"]
+
+
+@contextmanager
+def exporter(**env: str) -> Iterator[str]:
+    """A running one; its address."""
+    port = free_port()
+    env = os.environ | {"SLUICE_METRICS_BIND": f"127.0.0.1:{port}", "WORKERS": "2"} | env
+    with subprocess.Popen(COMMAND, cwd=HOME, env=env) as process:
+        try:
+            wait_until_listening(port)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            process.terminate()
+
+
+def wait_until_listening(port: int) -> None:
+    deadline = time.monotonic() + START_SECONDS_MAX
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port)).close()
+            return
+        except ConnectionRefusedError:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+
+def get(address: str) -> tuple[int, str, str]:
+    """Status, type and body."""
+    try:
+        with urllib.request.urlopen(address, timeout=5) as answer:
+            return answer.status, answer.headers["Content-Type"], answer.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.headers["Content-Type"], error.read().decode()
+
+
+def beat(folder: Path, slot: int, age_seconds: float) -> None:
+    file = folder / f"worker-{slot}.beat"
+    file.touch()
+    os.utime(file, (time.time() - age_seconds, time.time() - age_seconds))
+
+
+def test_metrics_say_which_version_runs() -> None:
+    with exporter() as address:
+        status, content_type, body = get(f"{address}/metrics")
+    assert status == 200
+    assert content_type.startswith("text/plain; version=")
+    assert f'sluice_build_info{{version="{VERSION}"}} 1.0' in body.splitlines()
+
+
+def test_metrics_of_the_workers_come_from_their_files(tmp_path: Path) -> None:
+    write = "from prometheus_client import Counter; Counter('sluice_example', 'One.').inc(3)"
+    env = {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
+    for _ in range(2):
+        subprocess.run([sys.executable, "-c", write], env=os.environ | env, check=True, timeout=30)
+    with exporter(**env) as address:
+        body = get(f"{address}/metrics")[2].splitlines()
+    assert "sluice_example_total 6.0" in body
+    assert f'sluice_build_info{{version="{VERSION}"}} 1.0' in body
+
+
+def test_workers_whose_loops_turn_are_alive(tmp_path: Path) -> None:
+    beat(tmp_path, 1, 0)
+    beat(tmp_path, 2, BEAT_AGE_SECONDS_MAX / 2)
+    with exporter(SLUICE_SOCKET_DIR=str(tmp_path)) as address:
+        status, content_type, body = get(f"{address}/livez")
+    assert (status, content_type) == (200, "application/json")
+    assert json.loads(body) == {"status": "ok", "stale_slots": []}
+
+
+@pytest.mark.parametrize("hung", [1, 2])
+def test_a_worker_that_hangs_or_is_missing_is_named(tmp_path: Path, hung: int) -> None:
+    for slot in (1, 2):
+        beat(tmp_path, slot, BEAT_AGE_SECONDS_MAX + 1 if slot == hung else 0)
+    with exporter(SLUICE_SOCKET_DIR=str(tmp_path), WORKERS="3") as address:
+        status, _, body = get(f"{address}/livez")
+    assert status == 503
+    assert json.loads(body) == {"status": "stale", "stale_slots": [hung, 3]}
+
+
+def test_without_sockets_of_their_own_nothing_is_asked_of_the_workers() -> None:
+    with exporter() as address:
+        assert get(f"{address}/livez")[0] == 200
+
+
+def test_any_other_address_is_a_404() -> None:
+    with exporter() as address:
+        assert get(f"{address}/")[0] == 404
+
+
+def test_a_client_that_says_nothing_holds_nobody_up() -> None:
+    with exporter() as address, socket.create_connection(("127.0.0.1", int(address.rpartition(":")[2]))):
+        assert get(f"{address}/metrics")[0] == 200
+
+
+@pytest.mark.parametrize("address", ["taken", "127.0.0.1:port", "nowhere"])
+def test_an_address_that_cannot_be_used_is_said_in_one_line(address: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        if address == "taken":
+            address = f"127.0.0.1:{other.getsockname()[1]}"
+        env = os.environ | {"SLUICE_METRICS_BIND": address}
+        result = subprocess.run(COMMAND, cwd=HOME, env=env, capture_output=True, text=True, timeout=START_SECONDS_MAX)
+    assert result.returncode == 1
+    assert len(result.stderr.splitlines()) == 1
+    assert result.stderr.startswith(f"sluice: SLUICE_METRICS_BIND: cannot listen on {address}: ")
