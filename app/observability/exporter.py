@@ -51,13 +51,12 @@ def stale_slots(socket_dir: Path | None, workers: int, now: float) -> list[int]:
     if socket_dir is None:
         return []
 
-    def beat_at(slot: int) -> float:
-        try:
-            return (socket_dir / f"worker-{slot}.beat").stat().st_mtime
-        except FileNotFoundError:
-            return 0.0
+    def seen_at(slot: int) -> float:
+        # A worker that has only just made its socket has yet to beat.
+        files = (socket_dir / f"worker-{slot}.{kind}" for kind in ("beat", "sock"))
+        return max((file.stat().st_mtime for file in files if file.exists()), default=0.0)
 
-    return [slot for slot in range(1, workers + 1) if now - beat_at(slot) > BEAT_AGE_SECONDS_MAX]
+    return [slot for slot in range(1, workers + 1) if now - seen_at(slot) > BEAT_AGE_SECONDS_MAX]
 
 
 class Handler(BaseHTTPRequestHandler):

@@ -100,6 +100,13 @@ def test_a_worker_that_hangs_or_is_missing_is_named(tmp_path: Path, hung: int) -
     assert json.loads(body) == {"status": "stale", "stale_slots": [hung, 3]}
 
 
+def test_a_worker_that_has_just_started_is_alive_before_its_first_beat(tmp_path: Path) -> None:
+    beat(tmp_path, 1, 0)
+    (tmp_path / "worker-2.sock").touch()
+    with exporter(SLUICE_SOCKET_DIR=str(tmp_path)) as address:
+        assert get(f"{address}/livez")[0] == 200
+
+
 def test_without_sockets_of_their_own_nothing_is_asked_of_the_workers() -> None:
     with exporter() as address:
         assert get(f"{address}/livez")[0] == 200
