@@ -118,6 +118,8 @@ class StreamResponse(ReaderResponse):
         while not first and not connection.heartbeat_due and not connection.gone and not connection.leaving:
             await connection.wait()
             first = await reader.take()
+        if connection.gone:
+            return "client_cancelled"
         if first and type(first[0][1]) is Failed:
             return await self._fail(first[0][1], reader, scope, connection)
         headers = [*STREAM_HEADERS, (b"x-stream-id", reader.record.stream_id.encode())]
