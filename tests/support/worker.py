@@ -1,0 +1,118 @@
+"""What one worker has for its streams, put together as the app does it, on a log in memory and without HTTP."""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from app.api.errors import error_body
+from app.providers.base import Provider
+from app.streams.drain import Drain
+from app.streams.follower import Follower
+from app.streams.log import START, Backend, OnDisconnect, StreamRecord
+from app.streams.memory_log import MemoryLog
+from app.streams.reader import Reader
+from app.streams.registry import Route, Streams
+from app.streams.response import BatchResponse, StreamResponse, Terms
+from app.streams.sse import Encoder, NativeEncoder
+from app.streams.unread import Unread
+from tests.support.asgi import Peer, no_tasks_left
+from tests.support.providers import REQUEST
+
+LONG = 60.0
+PRINCIPAL = "anonymous"
+
+
+@dataclass
+class Worker:
+    """Every stream is of the provider that it was opened with."""
+
+    streams: Streams
+    drain: Drain
+    routes: dict[str, Route]
+    heartbeat_seconds: float = LONG
+    send_seconds: float = LONG
+    age_seconds_max: float = LONG
+    on_disconnect: OnDisconnect = "cancel"
+    calls: list[asyncio.Task[None]] = field(default_factory=list)
+
+    @property
+    def terms(self) -> Terms:
+        return Terms(
+            self.streams, self.drain, self.heartbeat_seconds, self.send_seconds, self.age_seconds_max, error_body
+        )
+
+    @property
+    def active(self) -> int:
+        """Streams that are produced here."""
+        return len(self.streams.owned)
+
+    async def open(self, provider: Provider) -> Reader:
+        """Begin a stream and read it."""
+        model = f"m{len(self.routes)}"
+        self.routes[model] = Route(provider, "fail")
+        record = StreamRecord(
+            stream_id=secrets.token_urlsafe(18),
+            principal=PRINCIPAL,
+            surface="native",
+            request=type(REQUEST)(model, REQUEST.messages),
+            on_disconnect=self.on_disconnect,
+            grace_seconds=0.2,
+            created_unix=1_790_000_000,
+        )
+        opened = await self.streams.open(record)
+        return await self.streams.attach(opened.stream_id, PRINCIPAL, START)
+
+    def serve(self, provider: Provider, peer: Peer, *, resumable: bool = False) -> asyncio.Task[None]:
+        """Answer with a stream of what the provider says."""
+
+        def encoder(reader: Reader) -> Encoder:
+            return NativeEncoder(reader.record.stream_id, "m")
+
+        common: dict[str, Any] = {"terms": self.terms, "open_reader": lambda: self.open(provider)}
+        return self._call(StreamResponse(encoder, resumable=resumable, **common), peer)
+
+    def serve_batch(self, provider: Provider, peer: Peer) -> asyncio.Task[None]:
+        """Answer with one document."""
+        answer = BatchResponse(
+            lambda whole: {"text": whole.text}, terms=self.terms, open_reader=lambda: self.open(provider)
+        )
+        return self._call(answer, peer)
+
+    def _call(self, app: Any, peer: Peer) -> asyncio.Task[None]:
+        task = asyncio.create_task(app(peer.scope, peer.receive, peer.send), name="call")
+        self.calls.append(task)
+        return task
+
+
+@asynccontextmanager
+async def worker(
+    backend: Backend | None = None, *, stream_seconds_max: float = LONG, stream_bytes_max: int = 1024 * 1024
+) -> AsyncIterator[Worker]:
+    """A worker that leaves nothing behind: whatever its streams started has to be over at the end."""
+    backend = backend or MemoryLog()
+    routes: dict[str, Route] = {}
+    async with no_tasks_left():
+        streams = Streams(
+            backend,
+            "worker-1",
+            routes.__getitem__,
+            stream_seconds_max,
+            stream_bytes_max,
+            degrade=False,
+            pod_draining=lambda: False,
+        )
+        streams.follow = Follower(streams).follow
+        streams.unread = Unread(streams, lease_seconds=1.0).decide
+        drain = Drain(streams, spread_seconds=0.1, shared_log=False)
+        await backend.beat(streams.owner)
+        committer = asyncio.create_task(streams.committer.run(), name="committer")
+        try:
+            yield Worker(streams, drain, routes)
+        finally:
+            drain.begin()
+            await drain.finish()
+            committer.cancel()
+            await backend.aclose()
