@@ -51,12 +51,18 @@ def stale_slots(socket_dir: Path | None, workers: int, now: float) -> list[int]:
     if socket_dir is None:
         return []
 
+    # A worker that has only just made its socket has yet to beat.
     def seen_at(slot: int) -> float:
-        # A worker that has only just made its socket has yet to beat.
-        files = (socket_dir / f"worker-{slot}.{kind}" for kind in ("beat", "sock"))
-        return max((file.stat().st_mtime for file in files if file.exists()), default=0.0)
+        return max(_changed_at(socket_dir / f"worker-{slot}.{kind}") for kind in ("beat", "sock"))
 
     return [slot for slot in range(1, workers + 1) if now - seen_at(slot) > BEAT_AGE_SECONDS_MAX]
+
+
+def _changed_at(file: Path) -> float:
+    try:
+        return file.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
 
 
 class Handler(BaseHTTPRequestHandler):
