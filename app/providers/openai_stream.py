@@ -163,7 +163,7 @@ class ChatStream:
             raise self._rejections.of_event(data)
         if chunk.usage is not None:
             self._usage = chunk.usage
-        if len(chunk.error) and chunk.error != b"null":
+        if len(chunk.error) and bytes(chunk.error) != b"null":
             raise self._rejections.of_event(data)
         return chunk
 
@@ -175,8 +175,8 @@ class ChatStream:
             if delta.content:
                 self._content_tokens += 1
                 tokens.append(Token(delta.content))
-            if len(delta.tool_calls) > 2 and delta.tool_calls != b"null":  # `[]` is none
-                tokens.append(Token(_text(bytes(delta.tool_calls)), "tool_call"))
+            if len(delta.tool_calls) and (calls := bytes(delta.tool_calls)) not in {b"null", b"[]"}:
+                tokens.append(Token(_text(calls), "tool_call"))
         if choice.finish_reason:
             self.finish_reason = choice.finish_reason
 

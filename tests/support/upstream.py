@@ -81,15 +81,19 @@ class ScriptedUpstream:
         """The model's last generation, once it has ended in any way."""
         return self._wait(lambda entry: entry.finished is not None, model, seconds, "finished")
 
+    def wait_tokens(self, model: str, tokens: int, generations: int = 1, seconds: float = 10) -> Entry:
+        """The model's last generation, once there are so many and the last has sent so many tokens."""
+        return self._wait(lambda entry: entry.tokens >= tokens, model, seconds, f"sent {tokens} tokens", generations)
+
     def wait_started(self, model: str, seconds: float = 10) -> Entry:
         """The model's last generation, once there is one."""
         return self._wait(lambda _: True, model, seconds, "started")
 
-    def _wait(self, holds: Callable[[Entry], bool], model: str, seconds: float, what: str) -> Entry:
+    def _wait(self, holds: Callable[[Entry], bool], model: str, seconds: float, what: str, count: int = 1) -> Entry:
         deadline = time.monotonic() + seconds
         while True:
             entries = self.requests(model)
-            if entries and holds(entries[-1]):
+            if len(entries) >= count and holds(entries[-1]):
                 return entries[-1]
             if time.monotonic() > deadline:
                 raise AssertionError(f"{model}: no generation {what} within {seconds} s; the log has {entries}")
