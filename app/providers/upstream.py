@@ -71,10 +71,7 @@ class Answer:
             if complete and not self._content.is_eof():
                 await self._skip_to_end()
         finally:
-            if self._content.is_eof():
-                self._response.release()
-            else:
-                self._abort()
+            self._abort()
 
     async def _skip_to_end(self) -> None:
         with suppress(TimeoutError, aiohttp.ClientError, OSError, UpstreamError):
@@ -83,6 +80,7 @@ class Answer:
                     pass
 
     def _abort(self) -> None:
+        """Close the connection, if it is still ours: the end of the body has given it back to the pool."""
         # close() would first send what is left of a large request, and over TLS wait for the peer's goodbye.
         connection = self._response.connection
         if connection is not None and connection.transport is not None:

@@ -39,6 +39,8 @@ class Script(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     die_after: int | None = None
     how: Literal["fin", "rst", "no_zero_chunk"] = "no_zero_chunk"
     """`fin` ends the HTTP body as a whole one ends: only the missing terminal event tells. The others cut it."""
+    die_at_end: bool = False
+    """Dies after the last byte of the body, in place of ending it."""
     error_at: int | None = None
     """Sends `error_frame` after so many tokens, and ends."""
     error_frame: str = 'data: {"error":{"message":"upstream failed","type":"server_error","code":500}}'

@@ -60,6 +60,8 @@ def body(script: Script, request: dict[str, Any]) -> Iterator[Step]:
         yield from _stream(script, request)
     if script.eof_delay_seconds:
         yield Wait(script.eof_delay_seconds)
+    if script.die_at_end:
+        yield Die()
 
 
 def _stream(script: Script, request: dict[str, Any]) -> Iterator[Step]:

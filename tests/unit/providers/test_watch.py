@@ -108,7 +108,7 @@ async def test_a_stall_is_counted_from_when_the_slow_consumer_waits(
 
 async def test_a_held_loop_makes_no_upstream_look_stalled(upstream: ScriptedUpstream, provide: Provide) -> None:
     """Timers can run before the socket is read: then the idle time is over, though tokens are there."""
-    upstream.script("held", tokens=8, delay_seconds=0.15)
+    upstream.script("held", tokens=16, delay_seconds=0.15)
     provider = provide(idle_seconds=0.5)
     task = asyncio.create_task(collect(provider, "held"))
     await asyncio.to_thread(upstream.wait_started, "held")
@@ -116,7 +116,7 @@ async def test_a_held_loop_makes_no_upstream_look_stalled(upstream: ScriptedUpst
     threading_sleep(0.9)
     outcome = await task
     assert outcome.error is None
-    assert len(outcome.tokens) == 8
+    assert len(outcome.tokens) == 16
 
 
 def threading_sleep(seconds: float) -> None:
