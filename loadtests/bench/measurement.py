@@ -10,7 +10,7 @@ import msgspec
 from loadtests.bench.figures import Figures
 from loadtests.bench.generator import Demand, generating
 from loadtests.bench.processes import Cores
-from loadtests.bench.procfs import Procfs
+from loadtests.bench.procfs import CoreSeconds, Procfs
 from loadtests.bench.surfaces import Surface
 from loadtests.bench.systems import SYSTEMS, Site, System, origin
 
@@ -21,7 +21,10 @@ SETTLE_SECONDS = 1.5
 
 
 class Row(msgspec.Struct, frozen=True):
-    """One line of the table. None where there is no such process."""
+    """One line of the table. None where there is no such process.
+
+    `neighbours_percent` is the share of the gateway's core that went to others, or to interrupts.
+    """
 
     system: str
     name: str
@@ -29,6 +32,7 @@ class Row(msgspec.Struct, frozen=True):
     offered_tokens: float
     figures: Figures
     generator_core_busy_percent: float
+    neighbours_percent: float | None
     gunicorn_cpu_us_per_token: float | None
     nginx_cpu_us_per_token: float | None
     gunicorn_kib_per_stream: float | None
@@ -40,11 +44,11 @@ class Row(msgspec.Struct, frozen=True):
 
 
 class Reading(NamedTuple):
-    """What the clocks say at one moment, by process group."""
+    """What the clocks say at one moment: by process group, and of both cores."""
 
     cpu_seconds: dict[str, float]
-    core_busy_seconds: float
-    core_total_seconds: float
+    generator_core: CoreSeconds
+    gateway_core: CoreSeconds
 
 
 class Bench:
@@ -86,19 +90,19 @@ class Bench:
             figures = generator.figures()
             after = self._read(running)
             loaded_kib = self._private_kib(running)  # last: walking a process's memory holds it up
-        cpu_us = {
-            group: 1e6 * (seconds - before.cpu_seconds[group]) / max(1, figures.tokens)
-            for group, seconds in after.cpu_seconds.items()
-        }
+        cpu = {group: seconds - before.cpu_seconds[group] for group, seconds in after.cpu_seconds.items()}
+        cpu_us = {group: 1e6 * seconds / max(1, figures.tokens) for group, seconds in cpu.items()}
         kib = {group: (loaded_kib[group] - idle_kib[group]) / demand.streams for group in idle_kib}
-        busy = after.core_busy_seconds - before.core_busy_seconds
+        generator_core = after.generator_core.since(before.generator_core)
+        gateway_core = after.gateway_core.since(before.gateway_core)
         return Row(
             system=system,
             name=name,
             streams=demand.streams,
             offered_tokens=demand.streams * demand.rate * figures.window_seconds,
             figures=figures,
-            generator_core_busy_percent=100 * busy / (after.core_total_seconds - before.core_total_seconds),
+            generator_core_busy_percent=100 * generator_core.busy / generator_core.total,
+            neighbours_percent=100 * (gateway_core.busy - sum(cpu.values())) / gateway_core.total if cpu else None,
             gunicorn_cpu_us_per_token=cpu_us.get("gunicorn"),
             nginx_cpu_us_per_token=cpu_us.get("nginx"),
             gunicorn_kib_per_stream=kib.get("gunicorn"),
@@ -109,7 +113,8 @@ class Bench:
         groups = running.processes(self._proc)
         return Reading(
             {group: self._proc.cpu_seconds(pids) for group, pids in groups.items()},
-            *self._proc.core_seconds(self._cores.generator),
+            self._proc.core_seconds(self._cores.generator),
+            self._proc.core_seconds(self._cores.gateway),
         )
 
     def _private_kib(self, running: System) -> dict[str, int]:

@@ -6,11 +6,22 @@ A process that has gone, or whose memory we may not read, counts as nothing: tre
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 # Places of the fields behind the command in /proc/<pid>/stat, which starts with the state: proc(5).
 PARENT, USER, SYSTEM, CHILDREN_USER, CHILDREN_SYSTEM = 1, 11, 12, 13, 14
 IDLE, IOWAIT = 3, 4  # of a core's line in /proc/stat
+
+
+class CoreSeconds(NamedTuple):
+    """Time that a core has been busy, and in all."""
+
+    busy: float
+    total: float
+
+    def since(self, earlier: "CoreSeconds") -> "CoreSeconds":
+        return CoreSeconds(self.busy - earlier.busy, self.total - earlier.total)
 
 
 class Procfs:
@@ -53,14 +64,15 @@ class Procfs:
         """
         return sum(_private_kib(self._read(f"{pid}/smaps")) for pid in pids)
 
-    def core_seconds(self, core: int) -> tuple[float, float]:
-        """Seconds that the core has been busy, and in all, since boot. Time stolen by the hypervisor is busy."""
+    def core_seconds(self, core: int) -> CoreSeconds:
+        """How long the core has been busy since boot. Time stolen by the hypervisor is busy."""
         for line in self._read("stat").splitlines():
             name, *fields = line.split()
             if name == f"cpu{core}":
                 ticks = [int(field) for field in fields[:8]]  # those behind, guests', are within user time already
                 total = sum(ticks)
-                return (total - ticks[IDLE] - ticks[IOWAIT]) / TICKS_PER_SECOND, total / TICKS_PER_SECOND
+                busy = total - ticks[IDLE] - ticks[IOWAIT]
+                return CoreSeconds(busy / TICKS_PER_SECOND, total / TICKS_PER_SECOND)
         raise ValueError(f"there is no core {core}")
 
     def _stat(self, pid: int) -> list[str]:

@@ -8,6 +8,8 @@ from loadtests.bench.measurement import Row
 ACHIEVED_PERCENT_MIN = 98.0
 # Above this, origin and load wait for each other, and their delays would be charged to the gateway.
 GENERATOR_CORE_BUSY_PERCENT_MAX = 95.0
+# Above this, something else ran on the gateway's core: it waited, and found its caches cold.
+NEIGHBOURS_PERCENT_MAX = 10.0
 
 # What a regression run (--assert) allows a gateway at LIMITED_STREAMS streams.
 LIMITED_STREAMS = 200
@@ -30,6 +32,8 @@ def faults(row: Row) -> list[str]:
         found.append(f"{row.achieved_percent:.1f} % of the tokens offered arrived, {ACHIEVED_PERCENT_MIN:g} % are due")
     if row.generator_core_busy_percent > GENERATOR_CORE_BUSY_PERCENT_MAX:
         found.append(f"the core of origin and load was {row.generator_core_busy_percent:.0f} % busy")
+    if row.neighbours_percent is not None and row.neighbours_percent > NEIGHBOURS_PERCENT_MAX:
+        found.append(f"others took {row.neighbours_percent:.0f} % of the gateway's core")
     return found
 
 

@@ -41,6 +41,7 @@ def origin_row(**changes: Any) -> Row:
         offered_tokens=60_000.0,
         figures=figures(),
         generator_core_busy_percent=30.0,
+        neighbours_percent=None,
         gunicorn_cpu_us_per_token=None,
         nginx_cpu_us_per_token=None,
         gunicorn_kib_per_stream=None,
@@ -55,6 +56,7 @@ def sluice_row(**changes: Any) -> Row:
         system="sluice",
         name="Sluice",
         figures=figures(ttft_ms=Percentiles(600, 2.75, 6.0, 8.0)),
+        neighbours_percent=2.5,
         gunicorn_cpu_us_per_token=52.25,
         gunicorn_kib_per_stream=40.5,
     )

@@ -31,6 +31,10 @@ def test_a_row_from_a_saturated_generator_is_not_valid() -> None:
     assert faults(sluice_row(generator_core_busy_percent=99.2)) == ["the core of origin and load was 99 % busy"]
 
 
+def test_a_row_from_a_core_that_others_used_is_not_valid() -> None:
+    assert faults(sluice_row(neighbours_percent=31.0)) == ["others took 31 % of the gateway's core"]
+
+
 def test_the_added_ttft_is_taken_over_the_origin_at_as_many_streams() -> None:
     slow_origin = origin_row(streams=384, figures=figures(ttft_ms=Percentiles(9, 2.0, 2.0, 2.0)))
 
