@@ -33,6 +33,16 @@ def die_with_parent() -> Callable[[], None]:
     return functools.partial(die_with, os.getpid())
 
 
+def catches(pid: int, number: signal.Signals) -> bool:
+    """Whether that process has a handler for the signal."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
+    mask = next(line.split()[1] for line in status.splitlines() if line.startswith("SigCgt:"))
+    return bool(int(mask, 16) >> (number - 1) & 1)
+
+
 def _parents() -> dict[int, int]:
     """The parent of every process, by pid."""
     parents: dict[int, int] = {}

@@ -50,15 +50,26 @@ class Requests:
     def __init__(self) -> None:
         self._first_at: float | None = None
         self._stop = threading.Event()
+        self._parent, self._parent_catches = 0, False
         self.at_once = False
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._caught)
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # `nohup` asks to survive it
             signal.signal(signal.SIGHUP, self._caught)
 
+    def end_with_parent(self) -> None:
+        """Takes the end of our parent, `make`, for a request, and a Ctrl-C that only it has got.
+
+        It does not pass that on; it takes its handler off and waits for us.
+        """
+        self._parent = os.getppid()
+        self._parent_catches = processes.catches(self._parent, signal.SIGINT)
+        processes.die_with(self._parent)
+
     @property
     def stop(self) -> bool:
-        return self._stop.is_set()
+        parent_stops = self._parent_catches and not processes.catches(self._parent, signal.SIGINT)
+        return self._stop.is_set() or parent_stops
 
     def wait(self, seconds: float) -> None:
         """Sleeps, unless a request comes."""
@@ -152,7 +163,7 @@ def watch(instance: Instance, requests: Requests) -> None:
 def main() -> None:
     requests = Requests()
     if "--with-parent" in sys.argv[1:]:
-        processes.die_with(os.getppid())
+        requests.end_with_parent()
     settings = load()
     preflight.socket_paths_fit(worker_sockets(settings))
     lock = take(settings.state_dir.resolve())

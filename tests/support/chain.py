@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -37,17 +37,25 @@ class Chain:
     Args:
         env: what to add to the environment: `SLUICE_CONFIG` and the like. The caller's own settings do not reach it.
         workers: Gunicorn's workers.
+        command: what starts it.
         expect_ready: wait for it; a chain that ends before is an AssertionError that shows its log.
     """
 
-    def __init__(self, env: Mapping[str, str] | None = None, *, workers: int = 2, expect_ready: bool = True) -> None:
+    def __init__(
+        self,
+        env: Mapping[str, str] | None = None,
+        *,
+        workers: int = 2,
+        expect_ready: bool = True,
+        command: Sequence[str] = (sys.executable, "-m", "deploy.run"),
+    ) -> None:
         self.port, self.metrics_port = free_port(), free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.metrics_url = f"http://127.0.0.1:{self.metrics_port}"
         # Directly below /tmp: a Unix socket's path is short, and pytest's folders are not.
         self._folder = Path(tempfile.mkdtemp(prefix="sluice-", dir="/tmp"))
         self._log = self._folder / "log"
-        self._expect_ready = expect_ready
+        self._expect_ready, self._command = expect_ready, command
         inherited = {
             name: value
             for name, value in os.environ.items()
@@ -67,7 +75,7 @@ class Chain:
     def __enter__(self) -> "Chain":
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "deploy.run"],
+                self._command,
                 cwd=HOME,
                 env=self.env,
                 stdin=subprocess.DEVNULL,

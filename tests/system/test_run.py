@@ -125,6 +125,16 @@ def test_a_second_ctrl_c_stops_at_once() -> None:
         assert client.wait(5) != 0  # cut, and seen to be cut
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_it_ends_with_make_whatever_ends_make(number: signal.Signals) -> None:
+    with Chain(workers=1, command=["make", "--silent", "run"]) as chain:
+        processes = chain.processes()
+        assert "make" in processes[0].cmdline()
+        chain.process.send_signal(number)  # to make alone, not to the whole group as a terminal does
+        until(lambda: not alive(processes), GONE_SECONDS_MAX, f"all ended: {alive(processes)}")
+        assert traces(chain) == []
+
+
 def test_killed_itself_it_leaves_nothing() -> None:
     with Chain() as chain:
         processes = chain.processes()
