@@ -33,18 +33,22 @@ class Driver:
 
     async def run(self, generation: Generation, provider: Provider, resume: str) -> None:
         """Generate until the end, which is the provider's `Done` or an error."""
+        deadline = asyncio.timeout(self._stream_seconds_max)
         try:
-            async with asyncio.timeout(self._stream_seconds_max):
+            async with deadline:
                 end: Done | Failed = await self._drive(generation, provider, resume)
         except SluiceError as error:
             if error.detail:
                 log.warning("upstream failed", code=error.code, detail=error.detail, stream=generation.record.stream_id)
             end = error.as_event()
-        except TimeoutError:
-            end = LimitExceeded(f"The stream reached its {self._stream_seconds_max:g} s.").as_event()
-        except Exception:
-            log.exception("generation failed", stream=generation.record.stream_id)
-            end = Internal("The server failed.").as_event()
+        except (Exception, asyncio.CancelledError) as error:
+            if isinstance(error, asyncio.CancelledError) and generation.ended:
+                raise  # whoever stops a generation says how it ended; any other cancellation is the provider's own
+            if isinstance(error, TimeoutError) and deadline.expired():
+                end = LimitExceeded(f"The stream reached its {self._stream_seconds_max:g} s.").as_event()
+            else:
+                log.exception("generation failed", stream=generation.record.stream_id)
+                end = Internal("The server failed.").as_event()
         self._committer.add(generation, end)
 
     async def _drive(self, generation: Generation, provider: Provider, resume: str) -> Done:
