@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from app.api.errors import error_body
+from app.events import Event
 from app.providers.base import Provider
 from app.streams.drain import Drain
 from app.streams.follower import Follower
@@ -64,6 +65,20 @@ class Worker:
         )
         opened = await self.streams.open(record)
         return await self.streams.attach(opened.stream_id, PRINCIPAL, START)
+
+    async def read(self, reader: Reader) -> list[Event]:
+        """All events of a stream that ends, read as they come."""
+        news = asyncio.Event()
+        reader.follow(news.set)
+        events: list[Event] = []
+        while not reader.ended:
+            news.clear()
+            entries = await reader.take()
+            events += [event for _, event in entries]
+            if not entries:
+                await asyncio.wait_for(news.wait(), 10)
+        self.streams.detach(reader)
+        return events
 
     def serve(self, provider: Provider, peer: Peer, *, resumable: bool = False) -> asyncio.Task[None]:
         """Answer with a stream of what the provider says."""
