@@ -253,7 +253,7 @@ def test_what_a_killed_instance_left_is_no_obstacle() -> None:
 
 def test_a_missing_nginx_is_said_in_one_line(tmp_path: Path) -> None:
     nginx = shutil.which("nginx", path="/usr/local/sbin:/usr/sbin")
-    hide = ["unshare", "--mount", "sh", "-c"]
+    hide = ["unshare", "--map-root-user", "--mount", "sh", "-c"]
     if nginx and subprocess.run([*hide, f"mount --bind /dev/null {nginx}"], capture_output=True).returncode:
         pytest.skip("may not hide NGINX from a process")
     # Without apt-get on its path, so that it does not try to install what is only hidden.
