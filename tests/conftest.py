@@ -8,7 +8,9 @@ import pytest
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Where everything is installed, a test that is skipped is one that nobody runs any more."""
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
-    skipped = reporter.stats.get("skipped", []) if reporter else []
+    if reporter is None:
+        return
+    skipped = reporter.stats.get("skipped", [])
     if skipped and os.environ.get("CI") and session.exitstatus == pytest.ExitCode.OK:
         reporter.write_line(f"\n{len(skipped)} skipped, which CI does not allow (pytest -rs says which)", red=True)
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
