@@ -7,44 +7,14 @@ under status 200, comments and role chunks before the first token.
 import json
 from typing import Any
 
-import msgspec
-
-from app.errors import UpstreamError, UpstreamInvalid, UpstreamTruncated
+from app.errors import UpstreamError, UpstreamTruncated
 from app.events import Done, Token, Usage
+from app.providers.openai_chunks import Choice, Chunk, UsageCount, decode, given, invalid
 from app.providers.rejection import Rejections
 from app.providers.sse_parser import BOM, SSEEvent, SSEParser
 
 JSON_BYTES_MAX = 4 * 1024 * 1024  # of an answer that is no stream
 BLANK_BYTES_MAX = 1024  # before its first byte that says something
-
-
-class _Delta(msgspec.Struct, gc=False):
-    content: str | None = None
-    reasoning_content: str | None = None
-    reasoning: str | None = None
-    tool_calls: msgspec.Raw = msgspec.Raw()  # passed on as it came, so not parsed
-
-
-class _Choice(msgspec.Struct, gc=False):
-    index: int | None = 0
-    delta: _Delta | None = None
-    message: _Delta | None = None  # where the answer is no stream
-    finish_reason: str | None = None
-
-
-class _Usage(msgspec.Struct, gc=False):
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-
-
-class _Chunk(msgspec.Struct, gc=False):
-    choices: list[_Choice] | None = None
-    usage: _Usage | None = None
-    error: msgspec.Raw = msgspec.Raw()
-    object: str | None = None
-
-
-_decode = msgspec.json.Decoder(_Chunk).decode
 
 
 class ChatStream:
@@ -62,7 +32,7 @@ class ChatStream:
         self._json: bytearray | None = None
         self._events_seen = False
         self._failure: UpstreamError | None = None
-        self._usage: _Usage | None = None
+        self._usage: UsageCount | None = None
         self._content_tokens = 0
         self.finish_reason: str | None = None
         self.complete = False
@@ -92,7 +62,7 @@ class ChatStream:
             self._whole(bytes(self._json), tokens)
         elif self.finish_reason is None:
             if not self._events_seen and "event-stream" not in self._content_type:
-                raise _invalid(f"no event in an answer of type {self._content_type[:100]!r}")
+                raise invalid(f"no event in an answer of type {self._content_type[:100]!r}")
             raise UpstreamTruncated("The upstream ended before the answer was complete.")
         self.complete = True
         return tokens
@@ -114,7 +84,7 @@ class ChatStream:
             return []
         data, self._head = self._head, b""
         if start == b"<":
-            raise _invalid(f"markup, of type {self._content_type[:100]!r}")
+            raise invalid(f"markup, of type {self._content_type[:100]!r}")
         if start == b"{":
             self._json = bytearray()
             self._take = self._collect
@@ -125,7 +95,7 @@ class ChatStream:
     def _collect(self, data: bytes) -> list[Token]:
         assert self._json is not None
         if len(self._json) + len(data) > JSON_BYTES_MAX:
-            raise _invalid(f"JSON over {JSON_BYTES_MAX} bytes")
+            raise invalid(f"JSON over {JSON_BYTES_MAX} bytes")
         self._json += data
         return []
 
@@ -150,11 +120,8 @@ class ChatStream:
         if event.data:
             self._chunk(event.data, tokens)
 
-    def _chunk(self, data: bytes, tokens: list[Token]) -> _Chunk:
-        try:
-            chunk = _decode(data)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise _invalid(f"{error}: {data[:200]!r}") from None
+    def _chunk(self, data: bytes, tokens: list[Token]) -> Chunk:
+        chunk = decode(data)
         if chunk.choices:
             for choice in chunk.choices:
                 if not choice.index:  # others are answers that nobody asked for
@@ -163,11 +130,11 @@ class ChatStream:
             raise self._rejections.of_event(data)
         if chunk.usage is not None:
             self._usage = chunk.usage
-        if len(chunk.error) and bytes(chunk.error) != b"null":
+        if given(chunk.error):
             raise self._rejections.of_event(data)
         return chunk
 
-    def _choice(self, choice: _Choice, tokens: list[Token]) -> None:
+    def _choice(self, choice: Choice, tokens: list[Token]) -> None:
         delta = choice.delta or choice.message
         if delta is not None:
             if thought := delta.reasoning_content or delta.reasoning:
@@ -175,7 +142,7 @@ class ChatStream:
             if delta.content:
                 self._content_tokens += 1
                 tokens.append(Token(delta.content))
-            if len(delta.tool_calls) and (calls := bytes(delta.tool_calls)) not in {b"null", b"[]"}:
+            if calls := given(delta.tool_calls):
                 tokens.append(Token(_text(calls), "tool_call"))
         if choice.finish_reason:
             self.finish_reason = choice.finish_reason
@@ -184,7 +151,7 @@ class ChatStream:
         """An answer that is one JSON object: an error, or a completion whose text is one token."""
         chunk = self._chunk(body.removeprefix(BOM), tokens)
         if not chunk.choices:
-            raise _invalid(f"JSON without choices: {body[:200]!r}")
+            raise invalid(f"JSON without choices: {body[:200]!r}")
         tokens[:] = [_indexed(token) if token.kind == "tool_call" else token for token in tokens]
 
 
@@ -209,8 +176,4 @@ def _text(data: bytes) -> str:
     try:
         return data.decode()
     except UnicodeDecodeError as error:
-        raise _invalid(str(error)) from None
-
-
-def _invalid(detail: str) -> UpstreamInvalid:
-    return UpstreamInvalid("The upstream sent what is not a valid answer.", detail=detail)
+        raise invalid(str(error)) from None

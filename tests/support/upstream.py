@@ -20,20 +20,11 @@ from typing import Any, Self
 
 import msgspec
 
+from tests.support.upstream_log import Entry, Log
 from tests.support.upstream_script import Script
-from tests.support.upstream_server import Entry
 
 ROOT = Path(__file__).parents[2]
 START_SECONDS = 20.0
-
-
-class Log(msgspec.Struct):
-    """All that the upstream saw so far."""
-
-    accepted: int
-    """Connections accepted, the tests' own control connections included."""
-    open: int
-    requests: list[Entry]
 
 
 class ScriptedUpstream:

@@ -1,45 +1,23 @@
 """The scripted upstream's process: HTTP by hand over asyncio's sockets, since every fault must be in reach.
 
 Speaks `/v1/chat/completions` and `/v1/models`, takes scripts at `POST /__script__` and tells at `GET /__log__` what
-happened: each generation, and when, how and at which token its peer closed. Ends when its standard input does, so that
-it never outlives the tests that started it.
+happened. Ends when its standard input does, so that it never outlives the tests that started it.
 """
 
 import asyncio
 import json
 import socket
-import struct
 import sys
 import time
-from itertools import takewhile
 from typing import Any
 
 import msgspec
 
+from tests.support.upstream_log import Entry, Log
 from tests.support.upstream_script import Script
-from tests.support.upstream_steps import Die, End, Send, Wait, body, head
+from tests.support.upstream_writer import Answer, head_bytes
 
-REASONS = {200: "OK", 401: "Unauthorized", 404: "Not Found", 429: "Too Many Requests", 500: "Internal Server Error"}
 REQUEST_BYTES_MAX = 16 * 1024 * 1024
-
-
-class Entry(msgspec.Struct):
-    """One generation. Times are CLOCK_MONOTONIC, which all processes of the machine share."""
-
-    generation: int
-    model: str
-    connection: int
-    headers: dict[str, str]
-    body: dict[str, Any]
-    started: float
-    tokens: int = 0
-    """Tokens written so far; once the peer has closed, those it could have seen."""
-    finished: float | None = None
-    outcome: str | None = None
-    """`complete`, `died` as scripted, or `peer_closed`."""
-    closed: str | None = None
-    """How the peer closed before the answer was finished: `fin` or `rst`."""
-    closed_at: float | None = None
 
 
 class State:
@@ -47,9 +25,7 @@ class State:
 
     def __init__(self) -> None:
         self.scripts: dict[str, list[Script]] = {}
-        self.log: list[Entry] = []
-        self.accepted = 0
-        self.open = 0
+        self.log = Log()
 
     def next_script(self, model: str) -> Script:
         """The model's scripts in turn; the last one stays. A name that was never scripted behaves well."""
@@ -61,7 +37,7 @@ class State:
         if path == "/__script__":
             order = json.loads(request)
             self.scripts[order["model"]] = msgspec.convert(order["scripts"], list[Script])
-        return {"accepted": self.accepted, "open": self.open, "requests": msgspec.to_builtins(self.log)}
+        return msgspec.to_builtins(self.log)
 
 
 class Connection(asyncio.StreamReaderProtocol):
@@ -75,9 +51,9 @@ class Connection(asyncio.StreamReaderProtocol):
         self.entry: Entry | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.state.accepted += 1
-        self.state.open += 1
-        self.number = self.state.accepted
+        self.state.log.accepted += 1
+        self.state.log.open += 1
+        self.number = self.state.log.accepted
         super().connection_made(transport)
 
     def eof_received(self) -> bool:
@@ -86,7 +62,7 @@ class Connection(asyncio.StreamReaderProtocol):
         return True  # the writing side stays ours, so that the log says `fin` and not how we closed
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.state.open -= 1
+        self.state.log.open -= 1
         self._note("rst" if exc else "fin")
         super().connection_lost(exc)
 
@@ -121,11 +97,11 @@ class Connection(asyncio.StreamReaderProtocol):
         parsed = json.loads(request)
         model = str(parsed.get("model", ""))
         script = self.state.next_script(model)
-        number = len(self.state.log) + 1
+        number = len(self.state.log.requests) + 1
         self.entry = Entry(number, model, self.number, headers, parsed, started=time.monotonic())
-        self.state.log.append(self.entry)
+        self.state.log.requests.append(self.entry)
         try:
-            return await Answer(self, writer, script, self.entry).send(parsed)
+            return await Answer(self.gone, writer, script, self.entry).send(parsed)
         except ConnectionError:
             await self.gone.wait()
             self.entry.outcome = "peer_closed"
@@ -134,96 +110,9 @@ class Connection(asyncio.StreamReaderProtocol):
             self.entry.finished = self.entry.finished or time.monotonic()
 
 
-class Answer:
-    """Carries out a script's steps on one connection."""
-
-    def __init__(self, peer: Connection, writer: asyncio.StreamWriter, script: Script, entry: Entry) -> None:
-        self.peer = peer
-        self.writer = writer
-        self.script = script
-        self.entry = entry
-        self.framing = script.framing
-
-    async def send(self, request: dict[str, Any]) -> bool:
-        """The whole answer; whether the connection is kept."""
-        await self._wait(self.script.headers_delay_seconds)
-        if self.script.response_hex is not None:
-            self.writer.write(bytes.fromhex(self.script.response_hex))
-            return await self._die()
-        steps = body(self.script, request)
-        status, headers = head(self.script)
-        if self.framing == "content_length":
-            whole = takewhile(lambda step: not isinstance(step, End), body(self.script, request))
-            headers["Content-Length"] = str(sum(len(step.data) for step in whole if isinstance(step, Send)))
-        elif self.framing == "chunked":
-            headers["Transfer-Encoding"] = "chunked"
-        await self._flush(_head(status, headers))
-        for step in steps:
-            match step:
-                case Send(data, token):
-                    await self._write(data)
-                    self.entry.tokens += token
-                case Wait(seconds):
-                    await self._wait(seconds, self.script.trickle)
-                case Die():
-                    return await self._die()
-                case End():
-                    break
-        await self._write(b"")
-        self.entry.outcome = "complete"
-        return self.framing != "until_close"
-
-    async def _write(self, data: bytes) -> None:
-        """Body bytes, split and framed as the script says; none ends the body."""
-        size = self.script.split_at or len(data) or 1
-        for at in range(0, len(data), size):
-            piece = data[at : at + size]
-            await self._flush(b"%x\r\n%b\r\n" % (len(piece), piece) if self.framing == "chunked" else piece)
-        if not data and self.framing == "chunked":
-            await self._flush(b"0\r\n\r\n")
-
-    async def _flush(self, data: bytes) -> None:
-        if self.peer.gone.is_set():
-            raise ConnectionResetError
-        self.writer.write(data)
-        await self.writer.drain()
-        await asyncio.sleep(0)  # the loop must get to read the peer's close between two writes
-
-    async def _wait(self, seconds: float | None, trickle: str = "") -> None:
-        """Time passes, and ends early when the peer goes: a real upstream stops its work then."""
-        deadline = None if seconds is None else time.monotonic() + seconds
-        while deadline is None or (left := deadline - time.monotonic()) > 0:
-            step = self.script.trickle_seconds if trickle else 3600
-            try:
-                await asyncio.wait_for(self.peer.gone.wait(), step if deadline is None else min(step, left))
-            except TimeoutError:
-                if trickle and (deadline is None or time.monotonic() < deadline):
-                    await self._write(trickle.encode())
-            else:
-                raise ConnectionResetError
-
-    async def _die(self) -> bool:
-        if self.script.how == "fin" and self.script.response_hex is None:
-            await self._write(b"")
-        self.entry.outcome = "died"
-        self.entry.finished = time.monotonic()
-        await self.writer.drain()
-        if self.script.how == "rst":
-            await asyncio.sleep(0.05)  # what was written must have arrived: a reset discards the peer's unread bytes
-            linger = struct.pack("ii", 1, 0)
-            self.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-            self.writer.transport.abort()
-        return False
-
-
-def _head(status: int, headers: dict[str, str]) -> bytes:
-    lines = [f"HTTP/1.1 {status} {REASONS.get(status, 'Scripted')}", *(f"{k}: {v}" for k, v in headers.items())]
-    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
-
-
 def _json(writer: asyncio.StreamWriter, value: Any, status: int = 200) -> bool:
     data = json.dumps(value).encode()
-    writer.write(_head(status, {"Content-Type": "application/json", "Content-Length": str(len(data))}) + data)
+    writer.write(head_bytes(status, {"Content-Type": "application/json", "Content-Length": str(len(data))}) + data)
     return True
 
 

@@ -11,7 +11,7 @@ from app.events import Done, Token
 from app.providers.base import GenerationRequest
 from app.providers.openai import OpenAIProvider
 from tests.support.upstream import ScriptedUpstream
-from tests.support.upstream_server import Entry
+from tests.support.upstream_log import Entry
 
 
 @dataclass
