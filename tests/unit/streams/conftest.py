@@ -9,8 +9,6 @@ import structlog
 @pytest.fixture(autouse=True, scope="package")
 def plain_logs() -> Iterator[None]:
     before = structlog.get_config()
-    structlog.configure(
-        processors=[structlog.processors.format_exc_info, structlog.processors.KeyValueRenderer()]
-    )
+    structlog.configure(processors=[structlog.processors.format_exc_info, structlog.processors.KeyValueRenderer()])
     yield
     structlog.configure(**before)

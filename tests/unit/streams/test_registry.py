@@ -1,0 +1,205 @@
+"""Who may stop a stream of this worker, what stopping leaves behind, and what starts no more."""
+
+import asyncio
+import gc
+from collections.abc import AsyncIterator, Sequence
+from time import monotonic
+
+import pytest
+import pytest_asyncio
+
+from app.errors import Draining, ModelNotFound, NotFound
+from app.events import Done, Failed, Token
+from app.streams.generation import Generation
+from app.streams.log import START, STREAM_ID, Append, AppendResult
+from app.streams.memory_log import MemoryLog
+from app.streams.reader import Reader
+from app.streams.registry import LiveStream
+from tests.support.asgi import no_tasks_left, until
+from tests.support.providers import DONE, FOREVER, Steps, tokens
+from tests.support.worker import PRINCIPAL, Worker, worker
+
+
+@pytest_asyncio.fixture
+async def here() -> AsyncIterator[Worker]:
+    async with worker() as here:
+        yield here
+
+
+class SlowLog(MemoryLog):
+    """A log across a network: its commits take 50 ms."""
+
+    async def append(self, batch: Sequence[Append]) -> list[AppendResult]:
+        await asyncio.sleep(0.05)
+        return await super().append(batch)
+
+
+def live(here: Worker, reader: Reader) -> LiveStream:
+    return here.streams.live[reader.record.stream_id]
+
+
+async def begun(here: Worker, provider: Steps) -> Reader:
+    """A reader of a stream whose first token is there."""
+    reader = await here.open(provider)
+    await until(lambda: live(here, reader).tail.entries)
+    return reader
+
+
+async def test_names_of_streams_are_long_and_never_the_same(here: Worker) -> None:
+    readers = [await here.open(Steps(DONE)) for _ in range(50)]
+    names = {reader.record.stream_id for reader in readers}
+    assert len(names) == 50
+    assert all(STREAM_ID.fullmatch(name) for name in names)
+    for reader in readers:
+        await here.read(reader)
+
+
+async def test_a_cancelled_stream_closes_its_upstream_at_once_and_says_so(here: Worker) -> None:
+    provider = Steps(Token("a"), FOREVER)
+    reader = await begun(here, provider)
+    cancelled = monotonic()
+    await here.streams.cancel(reader.record.stream_id, PRINCIPAL)
+    *_, last = await here.read(reader)
+    await until(lambda: provider.closed)
+    assert provider.closed_at - cancelled < 1
+    assert isinstance(last, Failed)
+    assert (last.code, last.retryable) == ("cancelled", False)
+    assert (await here.streams.status(reader.record.stream_id, PRINCIPAL)).state == "cancelled"
+
+
+async def test_a_stream_that_is_cancelled_before_it_began_asks_no_upstream(here: Worker) -> None:
+    provider = Steps(*tokens(3), DONE)
+    reader = await here.open(provider)
+    here.streams.cancel_here(live(here, reader))
+    assert [type(event) for event in await here.read(reader)] == [Failed]
+    assert provider.started == 0
+
+
+async def test_a_finished_stream_cannot_be_cancelled(here: Worker) -> None:
+    reader = await here.open(Steps(Token("a"), DONE))
+    events = await here.read(reader)
+    await here.streams.cancel(reader.record.stream_id, PRINCIPAL)
+    assert isinstance(events[-1], Done)
+    assert (await here.streams.status(reader.record.stream_id, PRINCIPAL)).state == "done"
+
+
+async def test_nobody_cancels_or_reads_the_stream_of_another(here: Worker) -> None:
+    reader = await begun(here, Steps(Token("a"), FOREVER))
+    stream_id = reader.record.stream_id
+    for attempt in (
+        here.streams.cancel(stream_id, "somebody"),
+        here.streams.status(stream_id, "somebody"),
+        here.streams.attach(stream_id, "somebody", START),
+        here.streams.attach("x" * 24, PRINCIPAL, START),
+    ):
+        with pytest.raises(NotFound):
+            await attempt
+    assert here.active == 1
+    here.streams.detach(reader)
+
+
+async def test_cancelling_twice_does_not_interrupt_the_cleaning_up() -> None:
+    """The client leaves and the process stops: the second cancellation must not cut the closing of the upstream."""
+    async with worker(SlowLog()) as here:
+        provider = Steps(Token("a"), FOREVER, closing_seconds=0.1)
+        reader = await begun(here, provider)
+        stream = live(here, reader)
+        for _ in range(3):
+            here.streams.cancel_here(stream)
+            await asyncio.sleep(0.01)
+        await here.drain.finish()
+        await here.read(reader)
+        await until(lambda: provider.closed == 1)
+
+
+async def test_the_last_reader_to_leave_decides_and_no_other(here: Worker) -> None:
+    provider = Steps(Token("a"), FOREVER)
+    first = await begun(here, provider)
+    second = await here.streams.attach(first.record.stream_id, PRINCIPAL, START)
+    here.streams.detach(first)
+    await asyncio.sleep(0.05)
+    assert provider.closed == 0
+    here.streams.detach(second)
+    await until(lambda: provider.closed)
+
+
+async def test_a_reader_that_comes_back_in_its_grace_finds_the_stream_running(here: Worker) -> None:
+    here.on_disconnect = "grace"
+    go_on = asyncio.Event()
+    reader = await begun(here, Steps(Token("a"), go_on, Token("b"), DONE))
+    here.streams.detach(reader)
+    await asyncio.sleep(0.05)
+    again = await here.streams.attach(reader.record.stream_id, PRINCIPAL, START)
+    await asyncio.sleep(0.3)  # past the grace of 0.2 s
+    go_on.set()
+    assert [type(event) for event in await here.read(again)] == [Token, Token, Done]
+
+
+async def test_a_stream_that_nobody_comes_back_to_ends_after_its_grace(here: Worker) -> None:
+    here.on_disconnect = "grace"
+    provider = Steps(Token("a"), FOREVER)
+    reader = await begun(here, provider)
+    left = monotonic()
+    here.streams.detach(reader)
+    await until(lambda: provider.closed)
+    assert 0.19 <= provider.closed_at - left < 1.2
+
+
+async def test_a_stream_that_is_to_finish_does_so_without_readers(here: Worker) -> None:
+    here.on_disconnect = "finish"
+    go_on = asyncio.Event()
+    reader = await begun(here, Steps(Token("a"), go_on, DONE))
+    here.streams.detach(reader)
+    await asyncio.sleep(0.05)
+    go_on.set()
+    await until(lambda: here.active == 0)
+    assert (await here.streams.status(reader.record.stream_id, PRINCIPAL)).state == "done"
+
+
+async def test_nothing_starts_once_the_process_stops(here: Worker) -> None:
+    here.drain.begin()
+    provider = Steps(DONE)
+    with pytest.raises(Draining) as raised:
+        await here.open(provider)
+    assert (raised.value.status, raised.value.retry_after_seconds) == (503, 1)
+    assert (here.active, provider.started) == (0, 0)
+
+
+async def test_a_model_that_nobody_serves_starts_nothing(here: Worker) -> None:
+    def none(_model: str) -> object:
+        raise ModelNotFound("There is no such model.")
+
+    here.routes.clear()
+    here.streams._route = none  # type: ignore[assignment]
+    with pytest.raises(ModelNotFound):
+        await here.open(Steps(DONE))
+    assert here.streams.live == {}
+
+
+async def test_the_garbage_collector_takes_no_running_stream(here: Worker) -> None:
+    """The event loop references tasks weakly: without a registry they vanish, and their streams with them."""
+    here.on_disconnect = "finish"
+    names = []
+    for _ in range(20):
+        reader = await here.open(Steps(*[step for token in tokens(20) for step in (token, 0.005)], DONE))
+        names.append(reader.record.stream_id)
+        here.streams.detach(reader)
+    del reader
+    while here.active:
+        gc.collect()
+        await asyncio.sleep(0)
+    assert [(await here.streams.status(name, PRINCIPAL)).state for name in names] == ["done"] * 20
+
+
+async def test_a_stream_is_forgotten_here_when_it_has_ended_and_is_read() -> None:
+    async with no_tasks_left(), worker() as here:
+        for reader in [await here.open(Steps(*tokens(2), DONE)) for _ in range(10)]:
+            await here.read(reader)
+        reader = await here.open(Steps(*tokens(2), DONE))
+        await here.read(reader)
+        assert (here.active, here.streams.live) == (0, {})
+        del reader
+        await asyncio.sleep(0.01)
+        gc.collect()
+        left = [thing for thing in gc.get_objects() if isinstance(thing, Generation)]
+        assert len(left) <= 1, "only what the committer committed last"
