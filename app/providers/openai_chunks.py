@@ -1,6 +1,6 @@
 """The JSON of OpenAI's chat completions: only the fields that are needed, each of which may be null or absent.
 
-Typed, since this is decoded once a token: into dictionaries it costs twice as much.
+Typed, since this is decoded once a token: into dictionaries it costs nearly twice as much.
 """
 
 import msgspec
