@@ -10,14 +10,14 @@ import msgspec
 TokenKind = Literal["content", "thought", "tool_call"]
 
 
-class Usage(msgspec.Struct, frozen=True):
+class Usage(msgspec.Struct, frozen=True, gc=False):
     """Tokens read and written, as the upstream counted them, or as counted here where it did not say."""
 
     input_tokens: int = 0
     output_tokens: int = 0
 
 
-class Token(msgspec.Struct, frozen=True, tag="token"):
+class Token(msgspec.Struct, frozen=True, tag="token", gc=False):
     """One piece of the answer. For a `tool_call`, `text` is the JSON of one OpenAI `tool_calls` delta list.
 
     `index` counts content tokens from 1 and stays 0 for the other kinds. Providers leave it 0: the producer numbers.
@@ -28,7 +28,7 @@ class Token(msgspec.Struct, frozen=True, tag="token"):
     index: int = 0
 
 
-class Done(msgspec.Struct, frozen=True, tag="done"):
+class Done(msgspec.Struct, frozen=True, tag="done", gc=False):
     """The generation ended as the model meant it to: `stop`, `length`, `tool_calls`, `content_filter` …"""
 
     finish_reason: str
@@ -36,7 +36,7 @@ class Done(msgspec.Struct, frozen=True, tag="done"):
     duration_ms: int = 0
 
 
-class Failed(msgspec.Struct, frozen=True, tag="failed"):
+class Failed(msgspec.Struct, frozen=True, tag="failed", gc=False):
     """The generation ended without being complete. `status` is the HTTP status it has while none has been sent."""
 
     code: str
@@ -46,7 +46,7 @@ class Failed(msgspec.Struct, frozen=True, tag="failed"):
     retry_after_seconds: int | None = None
 
 
-class Reset(msgspec.Struct, frozen=True, tag="reset"):
+class Reset(msgspec.Struct, frozen=True, tag="reset", gc=False):
     """What was said so far is void; the stream begins again behind this event."""
 
     reason: str
@@ -54,3 +54,5 @@ class Reset(msgspec.Struct, frozen=True, tag="reset"):
 
 Event = Token | Done | Failed | Reset
 Terminal = Done | Failed
+# For isinstance: a union would be made anew at every call, which shows where that is once a token.
+ENDS = (Done, Failed)

@@ -65,13 +65,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         app.state.context = _context(settings, tuple(routes), streams, drain)
         keeper = Keeper(streams, follower, settings.lease_seconds)
         await keeper.start(identity.dead)
-        tasks = [asyncio.create_task(streams.committer.run()), asyncio.create_task(keeper.run())]
+        keeping = asyncio.create_task(keeper.run(), name="keeper")
         yield
         # What is produced first, since it writes to the log and holds upstreams' connections; then what is under it.
         drain.begin()
         await drain.finish()
-        for task in tasks:
-            task.cancel()
+        keeping.cancel()
         for route in routes.values():
             await route.provider.aclose()
         await backend.aclose()

@@ -1,11 +1,11 @@
-"""Uvicorn's HTTP protocol with the two things that streams need of a transport: a small buffer, and a way to reset."""
+"""Uvicorn's HTTP protocol with what streams need below ASGI: a small buffer, a short way for tokens, and a reset."""
 
 from asyncio import Transport
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from app.scope import set_transport
+from app.scope import set_wire
 
 # What a reader that is slow may leave in our memory; asyncio's default, stated because uvicorn sets none. The kernel's
 # socket buffer comes on top of it.
@@ -22,4 +22,20 @@ class SluiceProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         scope: Any = self.scope
-        set_transport(scope, self.transport)
+        set_wire(scope, self)
+
+    @property
+    def writable(self) -> bool:
+        """See `Wire`."""
+        cycle = self.cycle
+        if self.flow.write_paused or cycle is None or cycle.disconnected:
+            return False
+        return bool(cycle.chunked_encoding) and not cycle.response_complete
+
+    def write(self, body: bytes) -> None:
+        """See `Wire`. Does what the cycle's `send` does with a piece of a chunked body, without the six layers above."""
+        self.transport.write(b"%x\r\n%b\r\n" % (len(body), body))
+
+    def abort(self) -> None:
+        """See `Wire`."""
+        self.transport.abort()

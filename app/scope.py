@@ -3,9 +3,26 @@
 Context variables would not do: a task that the request starts sees a copy, and a kept-alive connection the last one's.
 """
 
-from typing import Any
+from typing import Any, Protocol
 
 from starlette.types import Scope
+
+
+class Wire(Protocol):
+    """The connection below ASGI, for what ASGI cannot say."""
+
+    @property
+    def writable(self) -> bool:
+        """Whether a body has begun, and its reader takes more of it at once."""
+        ...
+
+    def write(self, body: bytes) -> None:
+        """Send a piece of the body that has begun."""
+        ...
+
+    def abort(self) -> None:
+        """Reset the connection: closing it in order would first wait for the reader to take what is buffered."""
+        ...
 
 
 def set_request_id(scope: Scope, identity: str) -> None:
@@ -24,12 +41,12 @@ def note(scope: Scope) -> dict[str, Any]:
     return fields
 
 
-def set_transport(scope: Scope, transport: Any) -> None:
-    """Let `abort` reach the connection's transport."""
-    scope.setdefault("extensions", {})["sluice.transport"] = transport
+def set_wire(scope: Scope, connection: Wire) -> None:
+    """Let layers above reach below ASGI."""
+    scope.setdefault("extensions", {})["sluice.wire"] = connection
 
 
-def abort(scope: Scope) -> None:
-    """Reset the connection: closing it in order would first wait for the reader to take what is buffered."""
-    if transport := scope.get("extensions", {}).get("sluice.transport"):
-        transport.abort()
+def wire(scope: Scope) -> Wire | None:
+    """The connection below ASGI; None under a server that is not ours."""
+    found: Wire | None = scope.get("extensions", {}).get("sluice.wire")
+    return found

@@ -81,13 +81,13 @@ class Caller:
         return self.resumes or self.idempotency_key is not None or self.last_event_id is not None
 
 
-def context(request: Request) -> Context:
-    """The dependency by which routes get it."""
+async def context(request: Request) -> Context:
+    """The dependency by which routes get it. Async, as all are: FastAPI runs others on a thread."""
     found: Context = request.app.state.context
     return found
 
 
-def caller(
+async def caller(
     request: Request,
     idempotency_key: Annotated[
         str | None, Header(description="The same key and body join one generation; another body gets 422.")

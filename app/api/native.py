@@ -33,7 +33,7 @@ StreamQuery = Annotated[bool | None, Query(description="As `stream` in the body,
 Accept = Annotated[str | None, Header(description="`text/event-stream` asks for a stream, if nothing else decides.")]
 
 
-def _simulator_query(
+async def _simulator_query(
     simulator: Annotated[str | None, Query(description="As in the body, as JSON.")] = None,
 ) -> SimulatorBody | None:
     try:

@@ -1,7 +1,7 @@
 """Group commit: whatever all streams of this worker said since the last commit goes into the log in one.
 
-It clocks itself. The next commit starts when the last is done and something is new: at rest an event is committed at
-once, and under load the commits grow by themselves. A timer would add its period to every gap.
+It clocks itself. The next commit starts when the last is done and something is new: at rest an event is committed in
+the same turn of the event loop, and under load the commits grow by themselves. A timer would add its period to every gap.
 """
 
 import asyncio
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import structlog
 
 from app.errors import LimitExceeded, LogUnavailable
-from app.events import Done, Event, Failed
+from app.events import ENDS, Event
 from app.streams.generation import Generation
 from app.streams.log import Append, AppendResult, Cursor, StreamLog
 
@@ -24,16 +24,16 @@ RETRY_SECONDS = 0.5
 
 
 class Committer:
-    """One for each worker; `run` is its task."""
+    """One for each worker."""
 
     def __init__(self, stream_log: StreamLog) -> None:
         self._log = stream_log
         # Dictionaries for their order: first come, first committed.
         self._dirty: dict[Generation, None] = {}
         self._backlog: dict[Generation, list[Append]] = {}
-        self._news = asyncio.Event()
         self._settled = asyncio.Event()
-        self._committing = False
+        self._turn: asyncio.Handle | None = None
+        self._committing: asyncio.Task[None] | None = None
         self._returning: asyncio.Task[None] | None = None
 
     @property
@@ -44,8 +44,7 @@ class Committer:
     def add(self, generation: Generation, event: Event) -> None:
         """Have an event committed; it is dropped if the stream has ended."""
         if generation.add(event):
-            self._dirty[generation] = None
-            self._news.set()
+            self._mark(generation)
 
     async def room(self, generation: Generation) -> None:
         """Wait until the stream may say more."""
@@ -55,25 +54,57 @@ class Committer:
 
     async def flush(self) -> None:
         """Wait until everything added so far is in the log, or delivered without it."""
-        while self._dirty or self._committing:
+        while self._dirty or self._committing is not None:
             self._settled.clear()
             await self._settled.wait()
 
-    async def run(self) -> None:
-        """Commit for ever."""
-        while True:
-            await self._news.wait()
-            self._news.clear()
-            self._committing = True
-            generations = self._logged(list(self._dirty))
-            self._dirty.clear()
-            batch = [generation.take_pending() for generation in generations]
-            if self.available:
-                await self._commit(generations, batch)
+    def _mark(self, generation: Generation) -> None:
+        self._dirty[generation] = None
+        if self._turn is None and self._committing is None:
+            # Behind whatever else this turn of the loop has read: all of that goes into one commit.
+            self._turn = asyncio.get_running_loop().call_soon(self._commit)
+
+    def _commit(self) -> None:
+        self._turn = None
+        generations = self._logged(list(self._dirty))
+        self._dirty.clear()
+        batch = [generation.take_pending() for generation in generations]
+        if not self.available:
+            self._keep(generations, batch)
+        elif (results := self._append_nowait(batch)) is not None:
+            self._settle(generations, batch, results)
+        else:
+            self._committing = asyncio.create_task(self._commit_later(generations, batch), name="commit")
+            return
+        self._settled.set()
+
+    def _append_nowait(self, batch: Sequence[Append]) -> list[AppendResult] | None:
+        try:
+            return self._log.append_nowait(batch)
+        except Exception:
+            log.exception("stream log failed")
+            return None
+
+    async def _commit_later(self, generations: Sequence[Generation], batch: Sequence[Append]) -> None:
+        results = await self._append(batch)
+        if results is None:
+            self._keep(generations, batch)
+            self._returning = asyncio.create_task(self._await_return(), name="log-return")
+        else:
+            self._settle(generations, batch, results)
+        self._committing = None
+        self._settled.set()
+        if self._dirty:
+            self._commit()
+
+    def _settle(
+        self, generations: Sequence[Generation], batch: Sequence[Append], results: Sequence[AppendResult]
+    ) -> None:
+        for generation, append, result in zip(generations, batch, results, strict=True):
+            if result == "ok":
+                generation.committed(append)
             else:
-                self._keep(generations, batch)
-            self._committing = False
-            self._settled.set()
+                self._refused(generation, append, result)
 
     def _logged(self, generations: list[Generation]) -> list[Generation]:
         """Those that the log knows; the others began while it was away, and are delivered at once."""
@@ -81,18 +112,6 @@ class Committer:
             if not generation.fence:
                 generation.deliver_unlogged(generation.take_pending().events)
         return [generation for generation in generations if generation.fence]
-
-    async def _commit(self, generations: Sequence[Generation], batch: Sequence[Append]) -> None:
-        results = await self._append(batch)
-        if results is None:
-            self._keep(generations, batch)
-            self._returning = asyncio.create_task(self._await_return(), name="log-return")
-            return
-        for generation, append, result in zip(generations, batch, results, strict=True):
-            if result == "ok":
-                generation.committed(append)
-            else:
-                self._refused(generation, append, result)
 
     async def _append(self, batch: Sequence[Append]) -> list[AppendResult] | None:
         try:
@@ -110,11 +129,10 @@ class Committer:
             return
         generation.stop()
         generation.rewind(append.first)
-        if not isinstance(append.events[-1], Done | Failed):
+        if not isinstance(append.events[-1], ENDS):
             full = LimitExceeded("The stream log has no room for more of this stream.")
             generation.add_last(full.as_event())
-            self._dirty[generation] = None
-            self._news.set()
+            self._mark(generation)
 
     def _keep(self, generations: Sequence[Generation], batch: Sequence[Append]) -> None:
         """Deliver without the log, and keep for its return."""

@@ -7,6 +7,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from app.scope import Wire
+
 Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
@@ -21,9 +23,13 @@ class Connection:
     Args:
         heartbeat_seconds: `heartbeat_due` becomes true after this long without a byte sent.
         send_seconds: `send` raises `ReaderStuck` once it has waited this long.
+        wire: the connection below ASGI, where the server has one.
     """
 
-    def __init__(self, receive: Receive, send: Send, heartbeat_seconds: float, send_seconds: float) -> None:
+    def __init__(
+        self, receive: Receive, send: Send, heartbeat_seconds: float, send_seconds: float, wire: Wire | None = None
+    ) -> None:
+        self._wire = wire
         self._receive = receive
         self._send = send
         self._heartbeat_seconds = heartbeat_seconds
@@ -54,6 +60,18 @@ class Connection:
         waiter = self._waiter
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
+
+    @property
+    def open_to_push(self) -> bool:
+        """Whether the task that serves the connection rests in `wait`, and `push` would do."""
+        waiter, wire = self._waiter, self._wire
+        return waiter is not None and not waiter.done() and wire is not None and wire.writable
+
+    def push(self, body: bytes) -> None:
+        """Send a piece of a body that has begun, past the task that rests, if the connection is `open_to_push`."""
+        assert self._wire is not None
+        self._wire.write(body)
+        self._last_sent = self._loop.time()
 
     def leave(self, reason: str) -> None:
         """Have the connection ended, and the client told why."""

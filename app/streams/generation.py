@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from time import monotonic
 
-from app.events import Done, Event, Failed, Token
+from app.events import ENDS, Event, Failed, Token
 from app.streams.log import Append, Cursor, StreamRecord
 from app.streams.tail import Entry, Tail
 
@@ -55,7 +55,7 @@ class Generation:
                 event = Token(event.text, index=self.content_tokens)
             if self.first_token_seconds is None:
                 self.first_token_seconds = monotonic() - self.started
-        elif isinstance(event, Done | Failed):
+        elif isinstance(event, ENDS):
             self.ended = True
         self._pending.append(event)
         return True

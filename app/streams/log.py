@@ -142,6 +142,10 @@ class StreamLog(Protocol):
         """Add to many streams at once, each wholly or not at all. A repeated append changes nothing and is ok."""
         ...
 
+    def append_nowait(self, batch: Sequence[Append]) -> list[AppendResult] | None:
+        """As `append`, where that needs no waiting, as in a store of this machine; None where it does."""
+        ...
+
     async def read(self, stream_id: str, after: Cursor, events_max: int) -> list[tuple[Cursor, Event]]:
         """Up to `events_max` events behind `after` (some more where they were written together).
 

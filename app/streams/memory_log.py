@@ -104,6 +104,9 @@ class MemoryLog:
         return record
 
     async def append(self, batch: Sequence[Append]) -> list[AppendResult]:
+        return self.append_nowait(batch)
+
+    def append_nowait(self, batch: Sequence[Append]) -> list[AppendResult]:
         return [self._append(append) for append in batch]
 
     def _append(self, append: Append) -> AppendResult:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from app.errors import CursorGone
-from app.events import Done, Failed
+from app.events import ENDS
 from app.streams.log import Cursor, StreamLog, StreamRecord, check_contiguous
 from app.streams.tail import Entry, Tail
 
@@ -34,6 +34,11 @@ class Reader:
             self._tail.unfollow(self._wake)
             self._wake = None
 
+    @property
+    def flowing(self) -> bool:
+        """Whether what comes next is one event after the other, and no end of any kind."""
+        return not self._tail.ended and self._tail.broken is None
+
     async def take(self) -> Sequence[Entry]:
         """What there is behind the cursor, which moves past it; empty when that is nothing yet.
 
@@ -41,13 +46,19 @@ class Reader:
             CursorGone: the log no longer holds it.
             LogUnavailable: it is in the log only, which does not answer.
         """
-        if self._position is None or self._position < self._tail.start:
-            self._position = self._tail.position(self.cursor)
+        entries = self.take_now()
+        return self._passed(await self._page()) if entries is None else entries
+
+    def take_now(self) -> Sequence[Entry] | None:
+        """As `take`, as far as that needs no log; None where it does."""
+        tail = self._tail
+        if self._position is None or self._position < tail.start:
+            self._position = tail.position(self.cursor)
             if self._position is None:
-                return self._passed(await self._page())
-        new = self._tail.entries[self._position - self._tail.start :]
-        if not new and self._tail.broken is not None:
-            raise self._tail.broken
+                return None
+        new = tail.entries[self._position - tail.start :]
+        if not new and tail.broken is not None:
+            raise tail.broken
         self._position += len(new)
         return self._passed(new)
 
@@ -62,5 +73,5 @@ class Reader:
         if entries:
             cursor, event = entries[-1]
             self.cursor = cursor or self.cursor
-            self.ended = isinstance(event, Done | Failed)
+            self.ended = isinstance(event, ENDS)
         return entries

@@ -16,7 +16,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from app.errors import SluiceError
 from app.events import Done, Event, Failed, Token
-from app.scope import abort, note
+from app.scope import note, wire
 from app.streams.answer import Answer
 from app.streams.connection import Connection, ReaderStuck
 from app.streams.drain import Drain
@@ -73,15 +73,15 @@ class ReaderResponse(Response, ABC):
         terms = self._terms
         delivery = Delivery()
         reader = await self._open_reader()
-        connection = Connection(receive, send, terms.heartbeat_seconds, terms.send_seconds)
+        connection = Connection(receive, send, terms.heartbeat_seconds, terms.send_seconds, wire(scope))
         terms.drain.enter(connection, self._resumable)
-        reader.follow(connection.wake)
         outcome = "server_error"
         try:
             outcome = await self._serve(reader, connection, scope, delivery)
         except ReaderStuck:
             outcome = "slow_reader"
-            abort(scope)
+            if below := wire(scope):
+                below.abort()
         finally:
             connection.close()
             terms.drain.leave(connection)
@@ -114,6 +114,8 @@ class StreamResponse(ReaderResponse):
             # What tells an EventSource to stop asking.
             await Response(status_code=204)(scope, _receive_nothing, connection.send)  # type: ignore[arg-type]
             return "past_end"
+        encoder = self._encoder(reader)
+        reader.follow(Push(reader, connection, encoder, delivery))
         first = await reader.take()
         while not first and not connection.heartbeat_due and not connection.gone and not connection.leaving:
             await connection.wait()
@@ -126,7 +128,7 @@ class StreamResponse(ReaderResponse):
         await connection.send({"type": "http.response.start", "status": 200, "headers": headers})
         if self._resumable:
             connection.limit_age(self._terms.age_seconds_max * random.uniform(0.8, 1.2))  # noqa: S311
-        return await self._stream(first, reader, connection, self._encoder(reader), delivery)
+        return await self._stream(first, reader, connection, encoder, delivery)
 
     async def _stream(
         self,
@@ -164,6 +166,26 @@ class StreamResponse(ReaderResponse):
             return [(None, error.as_event())]
 
 
+class Push:
+    """Brings new events to a connection whose task rests, without waking it: the way of nearly all tokens."""
+
+    def __init__(self, reader: Reader, connection: Connection, encoder: Encoder, delivery: "Delivery") -> None:
+        self._reader = reader
+        self._connection = connection
+        self._encode = encoder.encode
+        self._delivery = delivery
+
+    def __call__(self) -> None:
+        """The tail has changed."""
+        connection = self._connection
+        entries = self._reader.take_now() if self._reader.flowing and connection.open_to_push else None
+        if not entries:
+            connection.wake()
+            return
+        self._delivery.count(entries)
+        connection.push(b"".join([self._encode(cursor, event) for cursor, event in entries]))
+
+
 class BatchResponse(ReaderResponse):
     """The whole answer as one JSON document, once it is complete."""
 
@@ -173,6 +195,7 @@ class BatchResponse(ReaderResponse):
 
     async def _serve(self, reader: Reader, connection: Connection, scope: Scope, delivery: "Delivery") -> str:
         events: list[Event] = []
+        reader.follow(connection.wake)
         while not reader.ended and not connection.gone and not connection.leaving:
             if entries := await reader.take():
                 delivery.count(entries)

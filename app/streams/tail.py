@@ -6,7 +6,7 @@ Whoever is further behind reads the log: a slow reader costs a cursor here and n
 from collections.abc import Callable, Sequence
 
 from app.errors import SluiceError
-from app.events import Done, Event, Failed
+from app.events import ENDS, Event
 from app.streams.log import Cursor
 
 # A reader that keeps up is a few events behind; at 200 bytes each, this is 13 to 26 KB a stream.
@@ -48,7 +48,7 @@ class Tail:
         cursor, event = entries[-1]
         if cursor is not None:
             self.last = cursor
-        if isinstance(event, Done | Failed):
+        if isinstance(event, ENDS):
             self.ended = True
         kept = EVENTS_KEPT if cursor is not None else UNLOGGED_EVENTS_KEPT
         if len(self.entries) > 2 * kept:
