@@ -138,7 +138,7 @@ STEPS = st.one_of(
 
 
 @given(steps=st.lists(STEPS, max_size=8))
-@settings(max_examples=40)
+@settings(max_examples=25)
 def test_any_stream_is_tokens_and_then_exactly_one_end(steps: list[Step]) -> None:
     async def run() -> list[Event]:
         async with worker(stream_bytes_max=8) as here:
