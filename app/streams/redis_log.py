@@ -1,0 +1,236 @@
+"""The stream log on Redis: for workers of many machines, on one server, a Sentinel group or a cluster.
+
+A batch is one script call a bucket, and a stream's share of it one entry (`redis_scripts` has the keys). Commands go
+over a few connections a bucket, each bounded in time (`redis_link`); waiting has a connection of its own, whatever the
+number of readers (`redis_tail`).
+
+What Redis may lose is never lost in silence. A stream that was evicted or flushed is fenced for its owner and not found
+for its readers. After a failover or a restart that may have cost events, a takeover finds every cursor gone. Events
+between two that are there cannot be missed by a reader, since every entry says where it begins.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Self
+
+import structlog
+from redis.exceptions import RedisError
+
+from app.errors import CursorGone, LogUnavailable, NotFound
+from app.events import Event
+from app.streams.ending import state_after
+from app.streams.log import (
+    LEASE_SECONDS,
+    START,
+    Append,
+    AppendResult,
+    Cursor,
+    StreamRecord,
+    StreamState,
+    check_contiguous,
+    successor,
+)
+from app.streams.packing import pack_events, unpack_record
+from app.streams.redis_buckets import Buckets, gather
+from app.streams.redis_creation import Creation
+from app.streams.redis_entry import decode_entry
+from app.streams.redis_leases import HORIZON_MS, RedisLeases
+from app.streams.redis_link import Argument
+from app.streams.redis_scripts import APPEND, DESCRIBE, READ, TRIM
+from app.streams.redis_tail import Tail
+from app.streams.redis_topology import Connector, topology_of
+from app.streams.redis_url import parse_redis_url
+from app.streams.repetition import unknown_rest
+
+log = structlog.get_logger(__name__)
+
+# XADD NOMKSTREAM, XTRIM MINID and exclusive ranges.
+VERSION_MIN = (6, 2)
+# Most bytes of one page: they are decoded without a pause, and at 500 MB/s this is a millisecond.
+PAGE_BYTES_MAX = 512 * 1024
+_RESULTS: dict[int, AppendResult] = {0: "fenced", 1: "ok", 2: "full"}
+_IN_ITS_PLACE = 3
+Page = list[tuple[Cursor, Event]]
+
+
+class RedisLog(RedisLeases):
+    """`StreamLog` and `Leases` on Redis; `open` comes first.
+
+    Args:
+        url: see `redis_url`.
+        stream_bytes_max: most bytes of events that one stream holds.
+        ttl_seconds: how long a stream is kept after its end.
+        lease_seconds: how long a worker counts as alive after each `beat`.
+        running_seconds: how long a running stream is kept after its last write; more than the longest stream and the
+            time in which its readers may come back.
+        command_seconds: a command that takes longer has failed.
+        probe_seconds: how often the connection that waits is proved to be alive.
+
+    Raises:
+        LogUnavailable: the URL is none of ours; the message shows it without the password.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        stream_bytes_max: int = 16 * 1024 * 1024,
+        ttl_seconds: float = 900.0,
+        lease_seconds: float = LEASE_SECONDS,
+        running_seconds: float = 7200.0,
+        command_seconds: float = 0.25,
+        probe_seconds: float = 1.0,
+    ) -> None:
+        try:
+            self._url = parse_redis_url(url)
+        except ValueError as error:
+            raise LogUnavailable(str(error)) from None
+        connector = Connector(self._url, command_seconds)
+        topology = topology_of(connector, command_seconds)
+        # Appends need one; the others are for readers who catch up. In a cluster a bucket has a sixteenth of them.
+        connections_max = 6 if topology.buckets == 1 else 2
+        buckets = Buckets(connector, topology, command_seconds, connections_max)
+        super().__init__(buckets, lease_seconds, running_seconds)
+        self._stream_bytes_max = stream_bytes_max
+        self._ended_ms = int(ttl_seconds * 1000)
+        self._creation = Creation(buckets, self._running_ms, 4 * self._running_ms + self._ended_ms)
+        self._tails = [Tail(link, probe_seconds) for link in buckets.links]
+
+    async def open(self) -> Self:
+        """Connect and see that the server is one that this log can live on.
+
+        Raises:
+            LogUnavailable: it is not; the message says why, without the password.
+        """
+        try:
+            await self._check()
+        except BaseException:
+            await self.aclose()
+            raise
+        return self
+
+    async def _check(self) -> None:
+        try:
+            await gather(*(link.connect() for link in self._buckets.links))
+        except (RedisError, OSError, TimeoutError) as error:
+            reason = str(error) or "no answer in time"
+            raise LogUnavailable(f"{self._url.safe}: {reason}") from error
+        for link in self._buckets.links:
+            info = await link.info()
+            version = info.get("redis_version", "0")
+            if tuple(int(part) for part in version.split(".")[:2]) < VERSION_MIN:
+                raise LogUnavailable(f"{self._url.safe}: Redis {version} is too old, 6.2 is the oldest that will do")
+            policy = info.get("maxmemory_policy", "unknown")
+            if link.bucket == 0 and policy != "noeviction":
+                # A full server then deletes streams that run, instead of refusing new ones.
+                log.warning("redis may evict streams; set maxmemory-policy noeviction", policy=policy)
+
+    async def aclose(self) -> None:
+        for tail in self._tails:
+            await tail.aclose()
+        await self._buckets.aclose()
+
+    async def create(self, record: StreamRecord, owner: str) -> StreamRecord:
+        return await self._creation.create(record, owner)
+
+    async def append(self, batch: Sequence[Append]) -> list[AppendResult]:
+        if len(self._buckets.links) == 1:
+            return await self._append(0, batch)
+        places: dict[int, list[int]] = {}
+        for place, append in enumerate(batch):
+            places.setdefault(self._buckets.number(append.stream_id), []).append(place)
+        calls = (self._append(number, [batch[place] for place in some]) for number, some in places.items())
+        results: list[AppendResult] = ["ok"] * len(batch)
+        for some, found in zip(places.values(), await gather(*calls), strict=True):
+            for place, result in zip(some, found, strict=True):
+                results[place] = result
+        return results
+
+    def append_nowait(self, batch: Sequence[Append]) -> list[AppendResult] | None:  # noqa: ARG002
+        """Redis is asked, and asking takes time."""
+        return None
+
+    async def _append(self, bucket: int, batch: Sequence[Append]) -> list[AppendResult]:
+        arguments: list[Argument] = [self._running_ms, self._ended_ms, self._stream_bytes_max]
+        for append in batch:
+            epoch, first = append.first
+            events = append.events
+            packed, state = (pack_events(events), state_after(events[-1])) if events else (b"", "running")
+            arguments += (append.stream_id, append.fence, epoch, first, first + len(events) - 1, state, packed)
+        found = await self._buckets.links[bucket].call(APPEND, *arguments)
+        return [
+            _RESULTS[code] if code != _IN_ITS_PLACE else await self._append_rest(bucket, append)
+            for code, append in zip(found, batch, strict=True)
+        ]
+
+    async def _append_rest(self, bucket: int, append: Append) -> AppendResult:
+        """What of an append is not in the log yet: an answer was lost, and it came again."""
+        epoch, first = append.first
+        place = f"{epoch}-{first}" if append.first > START else "-"
+        held: Page = []
+        while len(held) < len(append.events):
+            found = await self._entries(append.stream_id, place, len(append.events))
+            if not found or not found[1]:
+                break
+            held += [pair for pair in found[1] if pair[0] >= append.first]
+            place = f"({held[-1][0].epoch}-{held[-1][0].seq}"
+        rest = unknown_rest(append, held)
+        if rest is None:
+            return "fenced"
+        return (await self._append(bucket, [rest]))[0]
+
+    async def read(self, stream_id: str, after: Cursor, events_max: int) -> Page:
+        kept = self._tails[self._buckets.number(stream_id)].kept(stream_id, after, events_max)
+        if kept:
+            return kept
+        found = await self._entries(stream_id, f"({after.epoch}-{after.seq}", events_max)
+        if found is None:
+            raise NotFound("There is no such stream, or no longer.")
+        last, entries = found
+        page: Page = []
+        for pair in entries:
+            if pair[0] <= after:
+                continue
+            if page and not successor(page[-1][0], pair[0]):
+                break  # a hole: what lies before it is given out, and whoever asks for more is told
+            page.append(pair)
+        if not page and after != last:
+            raise CursorGone("The stream's log no longer holds this id.")
+        check_contiguous(after, page[:1])
+        return page
+
+    async def _entries(self, stream_id: str, start: str, events_max: int) -> tuple[Cursor, Page] | None:
+        """The stream's last cursor, and whole entries from `start` on; None if there is no such stream."""
+        found = await self._buckets.of(stream_id).call(READ, stream_id, start, events_max, PAGE_BYTES_MAX)
+        if not found:
+            return None
+        epoch, seq, *flat = found
+        entries = zip(flat[::2], flat[1::2], strict=True)
+        return Cursor(epoch, seq), [pair for place, packed in entries for pair in decode_entry(place, packed)]
+
+    async def describe(self, stream_id: str) -> tuple[StreamRecord, StreamState] | None:
+        found = await self._buckets.of(stream_id).call(DESCRIBE, stream_id, self._lease_ms, HORIZON_MS)
+        if not found:
+            return None
+        packed, state, owner, alive, orphaned_ms, fence, takeovers, epoch, seq, cancel, readers = found
+        return unpack_record(packed), StreamState(
+            state=state.decode(),
+            owner=owner.decode(),
+            owner_alive=bool(alive),
+            orphaned_seconds=orphaned_ms / 1000,
+            fence=fence,
+            takeovers=takeovers,
+            last=Cursor(epoch, seq),
+            cancel_requested=bool(cancel),
+            readers_seen=bool(readers),
+        )
+
+    async def wait(self, stream_id: str, after: Cursor, seconds: float) -> None:
+        await self._tails[self._buckets.number(stream_id)].wait(stream_id, after, seconds)
+
+    async def reap(self) -> None:
+        """Nothing: Redis forgets what is over by itself."""
+        await asyncio.sleep(0)
+
+    async def trim(self, stream_id: str, through: Cursor) -> None:
+        """Drop the entries that end at `through` or before; whoever still needs them gets `CursorGone`."""
+        await self._buckets.of(stream_id).call(TRIM, stream_id, f"{through.epoch}-{through.seq + 1}")
