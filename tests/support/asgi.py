@@ -11,11 +11,20 @@ from starlette.types import Message, Scope
 from tests.support.sse import Frame, SSEDecoder, decode
 
 
-class Transport:
-    """What the server's transport is to the app: something to abort."""
+class PeerWire:
+    """The connection below ASGI, as the server gives it to the app: what is written there is sent at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, peer: "Peer") -> None:
         self.aborted = False
+        self._peer = peer
+
+    @property
+    def writable(self) -> bool:
+        peer = self._peer
+        return peer.status > 0 and peer.reading.is_set() and not peer.complete and not peer.left
+
+    def write(self, body: bytes) -> None:
+        self._peer.take({"type": "http.response.body", "body": body, "more_body": True})
 
     def abort(self) -> None:
         self.aborted = True
@@ -26,17 +35,25 @@ class Peer:
 
     Args:
         gone: the client has left already when the app first looks.
+        wire: whether the server is ours, which lets the app below ASGI.
     """
 
-    def __init__(self, path: str = "/api/v1/generate", *, headers: dict[str, str] | None = None, gone: bool = False):
-        self.transport = Transport()
+    def __init__(
+        self,
+        path: str = "/api/v1/generate",
+        *,
+        headers: dict[str, str] | None = None,
+        gone: bool = False,
+        wire: bool = True,
+    ) -> None:
+        self.wire = PeerWire(self)
         self.scope: Scope = {
             "type": "http",
             "method": "POST",
             "path": path,
             "client": ("127.0.0.1", 1),
             "headers": [(name.lower().encode(), value.encode("latin-1")) for name, value in (headers or {}).items()],
-            "extensions": {"sluice.transport": self.transport},
+            "extensions": {"sluice.wire": self.wire} if wire else {},
         }
         self.messages: list[Message] = []
         self.on_send: Callable[[Message], None] = lambda _: None
@@ -61,11 +78,20 @@ class Peer:
         return {"type": "http.disconnect"}
 
     async def send(self, message: Message) -> None:
-        self.messages.append(message)
-        self.on_send(message)
+        self.take(message)
         if self.send_takes_seconds:
             await asyncio.sleep(self.send_takes_seconds)
         await self.reading.wait()
+
+    def take(self, message: Message) -> None:
+        """What reaches the client, by whichever way."""
+        self.messages.append(message)
+        self.on_send(message)
+
+    @property
+    def left(self) -> bool:
+        """Whether it has disconnected."""
+        return self._left.is_set()
 
     @property
     def status(self) -> int:

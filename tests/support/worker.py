@@ -123,11 +123,9 @@ async def worker(
         streams.unread = Unread(streams, lease_seconds=1.0).decide
         drain = Drain(streams, spread_seconds=0.1, shared_log=False)
         await backend.beat(streams.owner)
-        committer = asyncio.create_task(streams.committer.run(), name="committer")
         try:
             yield Worker(streams, drain, routes)
         finally:
             drain.begin()
             await drain.finish()
-            committer.cancel()
             await backend.aclose()

@@ -29,6 +29,9 @@ async def here() -> AsyncIterator[Worker]:
 class SlowLog(MemoryLog):
     """A log across a network: its commits take 50 ms."""
 
+    def append_nowait(self, batch: Sequence[Append]) -> list[AppendResult] | None:
+        return None
+
     async def append(self, batch: Sequence[Append]) -> list[AppendResult]:
         await asyncio.sleep(0.05)
         return await super().append(batch)

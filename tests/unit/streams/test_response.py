@@ -23,6 +23,7 @@ from tests.support.providers import DONE, FOREVER, Step, Steps, tokens
 from tests.support.worker import Worker, worker
 
 PING = b": ping\n\n"
+BOTH_WAYS = pytest.mark.parametrize("wire", [True, False], ids=["short way", "through ASGI"])
 SURFACES = pytest.mark.parametrize("batch", [False, True], ids=["stream", "batch"])
 
 
@@ -66,14 +67,26 @@ async def test_a_stream_says_that_nobody_on_the_way_may_hold_or_change_it(here: 
     assert "content-length" not in peer.headers
 
 
+@BOTH_WAYS
+async def test_tokens_come_in_order_whatever_their_pace(here: Worker, wire: bool) -> None:
+    """The short way and the long one must not overtake each other."""
+    paces = [0.0, 0.002, 0.0, 0.0, 0.001] * 20
+    steps: list[Step] = [step for pair in zip(tokens(100), paces, strict=True) for step in pair if step != 0.0]
+    peer = Peer(wire=wire)
+    peer.send_takes_seconds = 0.003
+    await answered(here, peer, *steps, DONE)
+    assert [frame.json().get("index") for frame in peer.frames] == [*range(1, 101), None]
+
+
 async def test_a_stream_without_tokens_still_has_an_end(here: Worker) -> None:
     peer = await answered(here, Peer(), DONE)
     assert (peer.status, events(peer)) == (200, ["done"])
 
 
-async def test_a_token_is_sent_when_it_is_made(here: Worker) -> None:
+@BOTH_WAYS
+async def test_a_token_is_sent_when_it_is_made(here: Worker, wire: bool) -> None:
     go_on = asyncio.Event()
-    peer = Peer()
+    peer = Peer(wire=wire)
     served = here.serve(Steps(Token("a"), go_on, Token("b"), DONE), peer)
     await until(lambda: len(peer.frames_so_far) == 1)
     go_on.set()
@@ -88,15 +101,16 @@ async def test_a_batch_answer_is_one_document(here: Worker) -> None:
     assert len(peer.headers["x-stream-id"]) == 24
 
 
-async def test_a_burst_of_tokens_is_sent_in_few_pieces(here: Worker) -> None:
+@BOTH_WAYS
+async def test_a_burst_of_tokens_is_sent_in_few_pieces(here: Worker, wire: bool) -> None:
     """A send for each would cost a system call for each."""
-    peer = await answered(here, Peer(), *tokens(1000), DONE)
+    peer = await answered(here, Peer(wire=wire), Token("a"), 0.02, *tokens(999), DONE)
     assert len(peer.frames) == 1001
     assert len(peer.bodies) <= 10
 
 
 async def test_what_comes_while_a_send_is_on_its_way_goes_out_together(here: Worker) -> None:
-    peer = Peer()
+    peer = Peer(wire=False)
     peer.send_takes_seconds = 0.1
     await answered(here, peer, *[step for token in tokens(60) for step in (token, 0.005)], DONE)
     assert [frame.json()["index"] for frame in peer.frames[:-1]] == list(range(1, 61))
@@ -139,9 +153,10 @@ async def test_heartbeats_fill_a_silence_between_tokens(here: Worker) -> None:
     assert events(peer) == ["token", "token", "done"]
 
 
-async def test_no_heartbeat_comes_while_tokens_flow(here: Worker) -> None:
+@BOTH_WAYS
+async def test_no_heartbeat_comes_while_tokens_flow(here: Worker, wire: bool) -> None:
     here.heartbeat_seconds = 0.4
-    peer = await answered(here, Peer(), *[step for token in tokens(80) for step in (token, 0.01)], DONE)
+    peer = await answered(here, Peer(wire=wire), *[step for token in tokens(80) for step in (token, 0.01)], DONE)
     assert PING not in peer.body
 
 
@@ -326,7 +341,7 @@ async def test_a_client_that_takes_nothing_is_cut_off(here: Worker, batch: bool)
     began = monotonic()
     await asyncio.wait_for(call(here, provider, peer, batch), 5)
     assert 0.18 <= monotonic() - began < 2
-    assert peer.transport.aborted
+    assert peer.wire.aborted
     assert peer.note["outcome"] == "slow_reader"
     await until(lambda: provider.closed and here.active == 0)
 
@@ -341,7 +356,7 @@ async def test_a_client_that_stops_taking_mid_stream_is_cut_off(here: Worker) ->
     await asyncio.wait_for(served, 5)
     await until(lambda: provider.closed)
     assert provider.closed_at - stalled < 2
-    assert (peer.transport.aborted, peer.note["outcome"]) == (True, "slow_reader")
+    assert (peer.wire.aborted, peer.note["outcome"]) == (True, "slow_reader")
 
 
 async def test_a_stalled_client_holds_nobody_else(here: Worker) -> None:
@@ -357,7 +372,7 @@ async def test_a_stalled_client_holds_nobody_else(here: Worker) -> None:
 
 async def test_a_client_that_left_is_not_taken_for_a_stalled_one(here: Worker) -> None:
     peer = await answered(here, Peer(gone=True), FOREVER)
-    assert not peer.transport.aborted
+    assert not peer.wire.aborted
 
 
 # What stays behind
