@@ -58,7 +58,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             degrade=settings.without_log == "degrade",
             pod_draining=lambda: identity.pod.draining,
         )
-        follower = Follower(streams)
+        follower = Follower(streams, settings.lease_seconds)
         streams.follow = follower.follow
         streams.unread = Unread(streams, settings.lease_seconds).decide
         drain = app.state.drain = Drain(streams, settings.drain_spread_seconds, is_shared(url))

@@ -33,7 +33,7 @@ class SluiceProtocol(HttpToolsProtocol):
         return bool(cycle.chunked_encoding) and not cycle.response_complete
 
     def write(self, body: bytes) -> None:
-        """See `Wire`. Does what the cycle's `send` does with a piece of a chunked body, without the six layers above."""
+        """See `Wire`. Does what the cycle's `send` does with a piece of a chunked body, without the layers above."""
         self.transport.write(b"%x\r\n%b\r\n" % (len(body), body))
 
     def abort(self) -> None:

@@ -131,7 +131,8 @@ class Wanted:
 
     def stream(self, encoder: Callable[[Reader], Encoder], resumable: bool) -> StreamResponse:
         """Answer with server-sent events."""
-        return StreamResponse(encoder, terms=self.ctx.terms, open_reader=self._open, resumable=resumable)
+        begins = self.surface != "native" or self.who.last_event_id is None
+        return StreamResponse(encoder, begins, terms=self.ctx.terms, open_reader=self._open, resumable=resumable)
 
     def batch(self, body: Callable[[Answer], Any]) -> BatchResponse:
         """Answer with one JSON document."""
@@ -139,7 +140,7 @@ class Wanted:
 
     async def _open(self) -> Reader:
         streams = self.ctx.streams
-        if self.who.last_event_id is not None:
+        if self.surface == "native" and self.who.last_event_id is not None:
             stream_id, cursor = parse_id(self.who.last_event_id)
             return await streams.attach(stream_id, self.who.principal, cursor)
         record = await streams.open(self._draft())
@@ -166,7 +167,7 @@ def resume(
     ctx: Context, reader: Callable[[], Awaitable[Reader]], encoder: Callable[[Reader], Encoder]
 ) -> StreamResponse:
     """Answer with what follows a cursor."""
-    return StreamResponse(encoder, terms=ctx.terms, open_reader=reader, resumable=True)
+    return StreamResponse(encoder, begins=False, terms=ctx.terms, open_reader=reader, resumable=True)
 
 
 def _digest(value: object) -> str:

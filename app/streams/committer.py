@@ -1,7 +1,7 @@
 """Group commit: whatever all streams of this worker said since the last commit goes into the log in one.
 
 It clocks itself. The next commit starts when the last is done and something is new: at rest an event is committed in
-the same turn of the event loop, and under load the commits grow by themselves. A timer would add its period to every gap.
+the same turn of the event loop, and under load commits grow by themselves. A timer would add its period to every gap.
 """
 
 import asyncio

@@ -64,6 +64,7 @@ class Drain:
             if live.generation is not None:
                 live.generation.stop()
         await self._streams.committer.flush()
+        self._streams.released = True
         await self._streams.backend.expire(self._streams.owner)
         for connection in [*self._movable, *self._staying]:
             connection.leave("drain")

@@ -1,6 +1,7 @@
 """Fills the tail of a stream that another worker produces, and takes the stream over when that worker is gone."""
 
 import asyncio
+from time import monotonic
 
 import structlog
 
@@ -21,11 +22,21 @@ TAKEOVERS_MAX = 3
 
 
 class Follower:
-    """Follows streams; one for each worker."""
+    """Follows streams; one for each worker.
 
-    def __init__(self, streams: Streams) -> None:
+    Args:
+        lease_seconds: how long owners get to renew their leases once the log is back.
+    """
+
+    def __init__(self, streams: Streams, lease_seconds: float) -> None:
         self._streams = streams
         self._backend = streams.backend
+        self._lease_seconds = lease_seconds
+        self._claim_from = 0.0
+
+    def log_was_away(self) -> None:
+        """Claim nothing for a while: owners could not renew their leases either, and go on producing."""
+        self._claim_from = monotonic() + self._lease_seconds
 
     async def follow(self, live: LiveStream) -> None:
         """Until the stream ends, nobody reads it here any more, or it is produced here."""
@@ -33,6 +44,7 @@ class Follower:
             try:
                 await self._step(live)
             except LogUnavailable:
+                self.log_was_away()
                 await asyncio.sleep(RETRY_SECONDS)
             except SluiceError as error:
                 live.tail.break_off(error)
@@ -53,34 +65,36 @@ class Follower:
     async def _fetch(self, live: LiveStream) -> bool:
         page = await self._backend.read(live.stream_id, live.tail.last, PAGE_EVENTS_MAX)
         check_contiguous(live.tail.last, page)
-        if page:
-            live.tail.extend(page)
+        # Another task may have brought some of it meanwhile: a follower and the reaper can meet at one stream.
+        new = [entry for entry in page if entry[0] > live.tail.last]
+        if new:
+            live.tail.extend(new)
         return bool(page)
 
-    async def take_over(self, record: StreamRecord, state: StreamState) -> bool:
-        """Go on producing a stream whose owner is gone; false if somebody else was faster.
+    async def take_over(self, record: StreamRecord, state: StreamState, go_on: bool = True) -> None:
+        """Own a stream whose owner is gone, unless somebody else is faster; go on with it, or else end it.
 
         Raises:
             LogUnavailable
         """
+        if monotonic() < self._claim_from:
+            return
         fence = await self._backend.claim(record.stream_id, self._streams.owner, state.fence)
         if fence is None:
-            return False
+            return
         said = await self._said(record.stream_id)
         live = self._streams.enter(record, said.last)
         while live.tail.last < said.last:
             await self._fetch(live)
         log.info("took a stream over", stream=record.stream_id, tokens=said.content_tokens, owner_before=state.owner)
-        if state.takeovers >= TAKEOVERS_MAX or said.tool_calls:
-            self.give_up(live, fence)
-        else:
+        if go_on and state.takeovers < TAKEOVERS_MAX and not said.tool_calls:
             self._streams.produce(live, fence, said.text, said.content_tokens)
-        return True
+        else:
+            self._end(live, fence)
 
-    def give_up(self, live: LiveStream, fence: int) -> None:
-        """End a claimed stream that nobody can go on with."""
+    def _end(self, live: LiveStream, fence: int) -> None:
         generation = self._streams.own(live, fence)
-        lost = ProducerLost("The worker that generated this died, and it cannot be taken up where it stopped.")
+        lost = ProducerLost("The worker that generated this died, and nobody went on where it stopped.")
         self._streams.committer.add(generation, lost.as_event())
 
     async def _said(self, stream_id: str) -> "Said":

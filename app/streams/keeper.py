@@ -8,6 +8,7 @@ import structlog
 
 from app.errors import LogUnavailable
 from app.streams.follower import Follower
+from app.streams.log import StreamRecord
 from app.streams.registry import Streams
 
 log = structlog.get_logger(__name__)
@@ -48,6 +49,7 @@ class Keeper:
             try:
                 await duty()
             except LogUnavailable as error:
+                self._follower.log_was_away()
                 log.warning("log unavailable", detail=error.detail or error.message)
             except Exception:
                 log.exception("duty failed")
@@ -56,6 +58,8 @@ class Keeper:
 
     async def beat(self) -> None:
         """Keep the lease, hear who is to be cancelled, and tell owners elsewhere that their streams are read."""
+        if self._streams.released:
+            return
         await self._backend.beat(self._streams.owner)
         for stream_id in await self._backend.cancel_requests(self._streams.owner):
             if live := self._streams.live.get(stream_id):
@@ -66,23 +70,18 @@ class Keeper:
 
     async def reap(self) -> None:
         """Take over what must be finished though nobody reads it; end what nobody came back for."""
+        if self._streams.draining:
+            return
         for stream_id in await self._backend.orphans():
             found = await self._backend.describe(stream_id)
             if found is None or found[1].state != "running" or found[1].owner_alive:
                 continue
-            record, state = found
-            if record.on_disconnect == "finish" and not self._streams.draining:
-                await self._follower.take_over(record, state)
-            elif state.orphaned_seconds > self._patience(record.on_disconnect, record.grace_seconds):
-                await self._end(record.stream_id, state.fence)
+            if found[0].on_disconnect == "finish":
+                await self._follower.take_over(*found)
+            elif found[1].orphaned_seconds > self._patience_seconds(found[0]):
+                await self._follower.take_over(*found, go_on=False)
         await self._backend.reap()
 
-    def _patience(self, on_disconnect: str, grace_seconds: float) -> float:
+    def _patience_seconds(self, record: StreamRecord) -> float:
         """How long a reader may still come and take the stream over."""
-        return self._lease_seconds + (grace_seconds if on_disconnect == "grace" else 0)
-
-    async def _end(self, stream_id: str, fence: int) -> None:
-        claimed = await self._backend.claim(stream_id, self._streams.owner, fence)
-        found = await self._backend.describe(stream_id)
-        if claimed is not None and found is not None:
-            self._follower.give_up(self._streams.enter(found[0], found[1].last), claimed)
+        return self._lease_seconds + (record.grace_seconds if record.on_disconnect == "grace" else 0)

@@ -1,5 +1,6 @@
 """A cursor in a stream: what lies behind it comes from the log, what is new from the tail, and nobody sees the seam."""
 
+import asyncio
 from collections.abc import Callable, Sequence
 
 from app.errors import CursorGone
@@ -63,6 +64,8 @@ class Reader:
         return self._passed(new)
 
     async def _page(self) -> Sequence[Entry]:
+        # A log of this machine answers without waiting: a long history would hold the loop until its end.
+        await asyncio.sleep(0)
         page = await self._log.read(self.record.stream_id, self.cursor, PAGE_EVENTS_MAX)
         check_contiguous(self.cursor, page)
         if not page:

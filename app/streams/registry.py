@@ -87,6 +87,7 @@ class Streams:
         self.owner = owner
         self.committer = Committer(backend)
         self.draining = False
+        self.released = False
         self.degrade = degrade
         self.pod_draining = pod_draining
         self.live: dict[str, LiveStream] = {}
@@ -218,7 +219,7 @@ class Streams:
         """
         _, state = await self._described(stream_id, principal)
         last_id = None if state.last == START else format_id(stream_id, state.last)
-        return Status(stream_id, state.state, last_id, resumable=True)
+        return Status(stream_id, state.state, last_id, resumable=self.committer.available)
 
     def tidy(self, live: LiveStream) -> None:
         """Forget a stream that nobody reads and nobody fills here; the log remembers it."""

@@ -103,11 +103,17 @@ class ReaderResponse(Response, ABC):
 
 
 class StreamResponse(ReaderResponse):
-    """Server-sent events, as they are made."""
+    """Server-sent events, as they are made.
 
-    def __init__(self, encoder: Callable[[Reader], Encoder], **common: Any) -> None:
+    Args:
+        begins: the request began the stream, or joined its beginning: a failure at once is then an HTTP status. To one
+            that resumes it is an event, or its reader would ask again and again.
+    """
+
+    def __init__(self, encoder: Callable[[Reader], Encoder], begins: bool, **common: Any) -> None:
         super().__init__(**common)
         self._encoder = encoder
+        self._begins = begins
 
     async def _serve(self, reader: Reader, connection: Connection, scope: Scope, delivery: "Delivery") -> str:
         if reader.past_end:
@@ -122,7 +128,7 @@ class StreamResponse(ReaderResponse):
             first = await reader.take()
         if connection.gone:
             return "client_cancelled"
-        if first and type(first[0][1]) is Failed:
+        if self._begins and first and type(first[0][1]) is Failed:
             return await self._fail(first[0][1], reader, scope, connection)
         headers = [*STREAM_HEADERS, (b"x-stream-id", reader.record.stream_id.encode())]
         await connection.send({"type": "http.response.start", "status": 200, "headers": headers})
