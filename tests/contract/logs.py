@@ -5,8 +5,10 @@ from typing import Protocol
 
 import msgspec
 
+from app.streams.lmdb_log import LmdbLog
 from app.streams.log import Backend, Cursor
 from app.streams.memory_log import MemoryLog
+from tests.contract.redis_place import REDIS, open_redis, redis_address
 
 
 class Log(Backend, Protocol):
@@ -34,7 +36,11 @@ async def _memory(place: str, options: Options) -> Log:
     return MemoryLog(**msgspec.structs.asdict(options))
 
 
-_OPENERS = {"memory": _memory}
+async def _lmdb(place: str, options: Options) -> Log:
+    return await LmdbLog(Path(place), **msgspec.structs.asdict(options)).open()
+
+
+_OPENERS = {"lmdb": _lmdb, "memory": _memory, "redis": open_redis}
 
 
 class Place:
@@ -47,9 +53,11 @@ class Place:
 
     def __init__(self, name: str, folder: Path) -> None:
         self.name = name
-        self.address = {"memory": "memory:"}[name]
+        self.address = (
+            redis_address(name) if name in REDIS else {"memory": "memory:", "lmdb": f"lmdb:{folder}/log"}[name]
+        )
 
 
-ALL = ["memory"]
+ALL = ["memory", "lmdb", *REDIS]
 # Those that several processes may open at once.
-SHARED: list[str] = []
+SHARED = ["lmdb", *REDIS]

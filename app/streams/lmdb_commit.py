@@ -1,0 +1,66 @@
+"""One transaction that adds to many streams: the fence is looked at here, in the same transaction that writes."""
+
+from collections.abc import Sequence
+
+from app.streams import lmdb_events
+from app.streams.ending import state_after
+from app.streams.lmdb_events import Entry
+from app.streams.lmdb_room import LmdbRoom
+from app.streams.lmdb_streams import LmdbStreams
+from app.streams.lmdb_tables import Tables, Write, unpack_fence
+from app.streams.log import Append, AppendResult
+from app.streams.repetition import unknown_rest
+
+
+class LmdbCommit:
+    """Appends, one after the other.
+
+    Args:
+        room: what the store has left; None while only terminal events are taken.
+        stream_bytes_max: most bytes of events that a stream may take.
+    """
+
+    def __init__(
+        self, transaction: Write, tables: Tables, streams: LmdbStreams, room: LmdbRoom | None, stream_bytes_max: int
+    ) -> None:
+        self._room = room
+        self._transaction = transaction
+        self._states = tables.states
+        self._events = transaction.cursor(tables.events)
+        self._streams = streams
+        self._stream_bytes_max = stream_bytes_max
+
+    def append(self, append: Append, entries: Sequence[Entry]) -> AppendResult:
+        """Add one append, which is stored as `entries`."""
+        stream = append.stream_id.encode()
+        row = self._transaction.get(stream, db=self._states)
+        if row is None:
+            return "fenced"
+        fence, running = unpack_fence(row)
+        if fence != append.fence:
+            return "fenced"
+        if not entries:
+            return "ok"
+        last, bytes_before = lmdb_events.end_of(self._events, stream)
+        if append.first <= last:
+            return self._repeat(append, stream)
+        if not running:
+            return "fenced"
+        size = 0
+        for _, packed in entries:
+            size += len(packed)
+        state = state_after(append.events[-1])
+        if state != "running":
+            self._streams.close(self._transaction, stream, state)
+        elif bytes_before + size > self._stream_bytes_max or not self._has_room(size):
+            return "full"
+        lmdb_events.put(self._events, stream, append.first.epoch, entries, bytes_before)
+        return "ok"
+
+    def _has_room(self, size: int) -> bool:
+        return self._room is not None and self._room.take(self._transaction, size)
+
+    def _repeat(self, append: Append, stream: bytes) -> AppendResult:
+        held = lmdb_events.held(self._events, stream, append.first, len(append.events))
+        rest = unknown_rest(append, held)
+        return "fenced" if rest is None else self.append(rest, lmdb_events.pack(rest))

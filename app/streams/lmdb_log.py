@@ -1,0 +1,340 @@
+"""The stream log in a file that all workers of one machine map: it survives `kill -9` of any of them, and no reboot.
+
+What a transaction does is in `lmdb_streams`, `lmdb_events` and `lmdb_commit`. This module says when one may begin, what
+its failures mean, and who hears of what it wrote. Transactions run on the event loop, since they take less time than a
+switch of threads, and never across an await. Writers take turns by a lock that is only ever tried (`writer_lock`);
+readers see the last commit and wait for nobody.
+"""
+
+import asyncio
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from time import monotonic
+from typing import Self, TypeVar
+
+import lmdb
+import msgspec
+import structlog
+
+from app.errors import LogFull, LogUnavailable, NotFound
+from app.events import Event
+from app.streams import lmdb_events
+from app.streams.lmdb_commit import LmdbCommit
+from app.streams.lmdb_events import Entry
+from app.streams.lmdb_room import LmdbRoom
+from app.streams.lmdb_store import DAMAGE, LmdbStore, open_store
+from app.streams.lmdb_streams import LmdbStreams
+from app.streams.lmdb_tables import Read, Write
+from app.streams.lmdb_wakeups import Wakeups
+from app.streams.log import LEASE_SECONDS, Append, AppendResult, Cursor, StreamRecord, StreamState
+from app.streams.waiters import Waiters
+from app.streams.writer_lock import WriterLock
+
+log = structlog.get_logger(__name__)
+
+# How soon a reader sees what another process wrote if the datagram that says so is lost.
+POLL_SECONDS = 0.25
+# A backlog is written in transactions of about this many events, a few milliseconds each; an ordinary commit is one.
+TRANSACTION_EVENTS_MAX = 2000
+# Deleting holds the event loop and the other writers for this long at a time, and goes on for this long in one call.
+FORGET_TRANSACTION_SECONDS = 0.002
+FORGET_SECONDS = 0.5
+
+T = TypeVar("T")
+
+
+class LmdbLog:
+    """`StreamLog` and `Leases` on one machine; opened in the process that uses it.
+
+    Args:
+        path: the folder, on a file system of this machine.
+        bytes_max: size of the store, allocated at once.
+        stream_bytes_max: most bytes of events that one stream holds.
+        ttl_seconds: how long a stream is kept after its end.
+        lease_seconds: how long a worker counts as alive after each `beat`.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        bytes_max: int = 1024 * 1024 * 1024,
+        stream_bytes_max: int = 16 * 1024 * 1024,
+        ttl_seconds: float = 900.0,
+        lease_seconds: float = LEASE_SECONDS,
+    ) -> None:
+        self._path = path
+        self._bytes_max = bytes_max
+        self._stream_bytes_max = stream_bytes_max
+        self._ttl_seconds = ttl_seconds
+        self._lease_seconds = lease_seconds
+        self._pid = os.getpid()
+        self._store: LmdbStore | None = None
+        self._broken = False
+        self._waiters = Waiters()
+        # The end of each stream that somebody waits for, as it was when last looked at.
+        self._seen: dict[str, tuple[int, int] | None] = {}
+        self._poll_timer: asyncio.TimerHandle | None = None
+
+    async def open(self) -> Self:
+        """Open the log in the folder, begun anew if this boot has none there that can be used.
+
+        Raises:
+            LogUnavailable: it can neither be opened nor made; `detail` says why.
+        """
+        await self._open()
+        try:
+            self._lock = WriterLock(self._path / "writer.lock")
+            self._wakeups = Wakeups(self._path / "wakeups", self._waiters.wake)
+        except OSError as error:
+            self._close_store()
+            detail = f"{self._path}: {error.strerror}"
+            raise LogUnavailable("The stream log cannot be opened.", detail=detail) from error
+        return self
+
+    async def aclose(self) -> None:
+        if self._store is not None:
+            self._wakeups.close()
+            self._close_store()
+        self._lock.close()
+        if self._poll_timer is not None:
+            self._poll_timer.cancel()
+        self._waiters.wake_all()
+
+    async def create(self, record: StreamRecord, owner: str) -> StreamRecord:
+        def work(transaction: Write) -> StreamRecord:
+            known = self._streams.known(transaction, record)
+            if known is not None:
+                return known
+            if not self._room.has_for_stream(transaction):
+                raise _full()
+            self._streams.add(transaction, record, owner)
+            return record
+
+        return await self._write(work)
+
+    async def append(self, batch: Sequence[Append]) -> list[AppendResult]:
+        results: list[AppendResult] = []
+        for part in _parts(batch):
+            if results:
+                await asyncio.sleep(0)
+            entries = _pack(part)
+            async with self._lock:
+                results += self._commit(part, entries)
+        return results
+
+    def append_nowait(self, batch: Sequence[Append]) -> list[AppendResult] | None:
+        if sum(len(append.events) for append in batch) > TRANSACTION_EVENTS_MAX:
+            return None
+        entries = _pack(batch)
+        if not self._lock.acquire_nowait():
+            return None
+        try:
+            return self._commit(batch, entries)
+        except LogUnavailable:
+            return None  # `append` meets it again, and says so
+        finally:
+            self._lock.release()
+
+    def _commit(self, batch: Sequence[Append], entries: Sequence[Sequence[Entry]]) -> list[AppendResult]:
+        """With the writer lock held."""
+
+        def work(transaction: Write, room: LmdbRoom | None = self._room) -> list[AppendResult]:
+            commit = LmdbCommit(transaction, self._tables, self._streams, room, self._stream_bytes_max)
+            return list(map(commit.append, batch, entries))
+
+        try:
+            results = self._transact(work)
+        except LogFull:
+            # A reader that stands still keeps freed pages from being used again, so that less room is left than it
+            # seems: terminal events alone may still fit.
+            results = self._transact(lambda transaction: work(transaction, room=None))
+        self._tell([append.stream_id for append, result in zip(batch, results, strict=True) if result == "ok"])
+        return results
+
+    def _tell(self, stream_ids: Sequence[str]) -> None:
+        for stream_id in stream_ids:
+            self._waiters.wake(stream_id)
+        self._wakeups.wake(stream_ids)
+
+    async def read(self, stream_id: str, after: Cursor, events_max: int) -> list[tuple[Cursor, Event]]:
+        def work(transaction: Read) -> list[tuple[Cursor, Event]]:
+            stream = stream_id.encode()
+            if transaction.get(stream, db=self._tables.states) is None:
+                raise NotFound("There is no such stream, or no longer.")
+            return lmdb_events.read(transaction.cursor(self._tables.events), stream, after, events_max)
+
+        return self._read(work)
+
+    async def describe(self, stream_id: str) -> tuple[StreamRecord, StreamState] | None:
+        return self._read(lambda transaction: self._streams.describe(transaction, stream_id))
+
+    async def wait(self, stream_id: str, after: Cursor, seconds: float) -> None:
+        (end,) = self._read(lambda transaction: self._ends(transaction, [stream_id]))
+        if end is not None and end > after:
+            return
+        self._seen[stream_id] = end
+        self._wakeups.announce([stream_id])
+        if self._poll_timer is None:
+            self._poll_timer = asyncio.get_running_loop().call_later(POLL_SECONDS, self._poll)
+        await self._waiters.wait(stream_id, seconds)
+
+    def _poll(self) -> None:
+        self._poll_timer = None
+        waiting = list(self._waiters.stream_ids)
+        self._seen = {stream_id: self._seen.get(stream_id) for stream_id in waiting}
+        if not waiting or self._store is None:
+            return
+        self._wakeups.announce(waiting)
+        try:
+            ends = self._read(lambda transaction: self._ends(transaction, waiting))
+        except LogUnavailable:
+            self._waiters.wake_all()  # they hear of it when they read
+            return
+        for stream_id, end in zip(waiting, ends, strict=True):
+            if end != self._seen[stream_id]:
+                self._waiters.wake(stream_id)
+        self._poll_timer = asyncio.get_running_loop().call_later(POLL_SECONDS, self._poll)
+
+    async def beat(self, owner: str) -> None:
+        await self._write(lambda transaction: self._streams.beat(transaction, owner))
+
+    async def expire(self, owner: str) -> None:
+        await self._write(lambda transaction: self._streams.expire(transaction, owner))
+
+    async def claim(self, stream_id: str, owner: str, fence: int) -> int | None:
+        return await self._write(lambda transaction: self._streams.claim(transaction, stream_id, owner, fence))
+
+    async def release(self, stream_id: str, fence: int) -> None:
+        await self._write(lambda transaction: self._streams.release(transaction, stream_id, fence))
+
+    async def orphans(self) -> list[str]:
+        return self._read(self._streams.orphans)
+
+    async def request_cancel(self, stream_id: str) -> None:
+        await self._write(lambda transaction: self._streams.request_cancel(transaction, stream_id))
+
+    async def cancel_requests(self, owner: str) -> list[str]:
+        return self._read(lambda transaction: self._streams.cancel_requests(transaction, owner))
+
+    async def touch_readers(self, stream_ids: Sequence[str]) -> None:
+        await self._write(lambda transaction: self._streams.touch_readers(transaction, stream_ids))
+
+    async def reap(self) -> None:
+        """Forget what ended more than `ttl_seconds` ago, and what dead processes left; leave a store that was given
+        up for the one that took its place."""
+        if self._store is None or self._broken or not self._store.is_current:
+            await self._reopen()
+        self._wakeups.forget()
+        env = self._env()
+
+        def tidy(transaction: Write) -> None:
+            self._streams.forget_leases(transaction)
+            env.reader_check()
+
+        await self._write(tidy)
+        ended_before = monotonic() - self._ttl_seconds
+        stop_at = monotonic() + FORGET_SECONDS
+
+        def forget(transaction: Write) -> bool:
+            until = monotonic() + FORGET_TRANSACTION_SECONDS
+            return self._streams.forget(transaction, ended_before, until)
+
+        while not await self._write(forget) and monotonic() < stop_at:  # noqa: ASYNC110 - others get their turn
+            await asyncio.sleep(0)
+
+    async def trim(self, stream_id: str, through: Cursor) -> None:
+        """Drop the entries that end at `through` or before, except the last one; whoever still needs them gets
+        `CursorGone`."""
+
+        def work(transaction: Write) -> None:
+            cursor = transaction.cursor(self._tables.events)
+            (epoch, seq), _ = lmdb_events.end_of(cursor, stream_id.encode())
+            lmdb_events.delete(cursor, stream_id.encode(), min(through, Cursor(epoch, seq - 1)))
+
+        await self._write(work)
+
+    async def _open(self) -> None:
+        self._store = await open_store(self._path, self._bytes_max)
+        self._tables = self._store.tables
+        self._streams = LmdbStreams(self._store.tables, self._lease_seconds)
+        self._room = LmdbRoom(self._store.tables, self._store.identity.bytes)
+        self._broken = False
+
+    async def _reopen(self) -> None:
+        log.warning("stream log was given up, opening its successor", path=str(self._path))
+        self._close_store()
+        await self._open()
+        self._waiters.wake_all()
+
+    def _close_store(self) -> None:
+        store, self._store = self._store, None
+        if store is not None:
+            store.close()
+
+    def _env(self) -> lmdb.Environment:
+        if self._store is None:
+            raise LogUnavailable("The stream log is closed.")
+        if os.getpid() != self._pid:
+            # LMDB's reader table and locks go by process: a child that used its parent's would corrupt both.
+            raise LogUnavailable("The stream log is closed.", detail="it was opened before this process was forked")
+        return self._store.env
+
+    def _read(self, work: Callable[[Read], T]) -> T:
+        try:
+            with self._env().begin() as transaction:
+                return work(transaction)
+        except (lmdb.Error, msgspec.DecodeError) as error:
+            raise self._failure(error) from error
+
+    async def _write(self, work: Callable[[Write], T]) -> T:
+        async with self._lock:
+            return self._transact(work)
+
+    def _transact(self, work: Callable[[Write], T]) -> T:
+        """With the writer lock held."""
+        try:
+            with self._env().begin(write=True) as transaction:
+                return work(transaction)
+        except (lmdb.Error, msgspec.DecodeError) as error:
+            raise self._failure(error) from error
+
+    def _failure(self, error: Exception) -> LogUnavailable:
+        if isinstance(error, lmdb.MapFullError):
+            return _full()
+        if isinstance(error, DAMAGE) and self._store is not None:
+            self._store.mark_damaged()
+        self._broken = self._broken or isinstance(error, lmdb.PanicError)
+        return LogUnavailable("The stream log does not answer.", detail=f"{self._path}: {error}")
+
+    def _ends(self, transaction: Read, stream_ids: Sequence[str]) -> list[tuple[int, int] | None]:
+        """Where each stream ends; None for what there is not."""
+        cursor = transaction.cursor(self._tables.events)
+        ends: list[tuple[int, int] | None] = []
+        for stream_id in stream_ids:
+            stream = stream_id.encode()
+            known = transaction.get(stream, db=self._tables.states) is not None
+            ends.append(lmdb_events.end_of(cursor, stream)[0] if known else None)
+        return ends
+
+
+def _pack(batch: Sequence[Append]) -> list[list[Entry]]:
+    """Before the lock is taken: nobody else has to wait for it."""
+    return [lmdb_events.pack(append) for append in batch]
+
+
+def _parts(batch: Sequence[Append]) -> Iterator[Sequence[Append]]:
+    part: list[Append] = []
+    events = 0
+    for append in batch:
+        if events and events + len(append.events) > TRANSACTION_EVENTS_MAX:
+            yield part
+            part, events = [], 0
+        part.append(append)
+        events += len(append.events)
+    if part:
+        yield part
+
+
+def _full() -> LogFull:
+    return LogFull("The server's stream log is full.", retry_after_seconds=5)
