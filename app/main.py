@@ -5,13 +5,15 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 
+import structlog
 from fastapi import FastAPI
+from gunicorn.arbiter import Arbiter
 
 from app.api import docs, errors, health, native, openai
 from app.api import streams as streams_api
 from app.api.context import Context
 from app.catalog import Upstream, load_catalog
-from app.errors import ModelNotFound
+from app.errors import LogUnavailable, ModelNotFound
 from app.middleware.access_log import AccessLogMiddleware
 from app.middleware.errors import ErrorsMiddleware
 from app.middleware.request_id import RequestIdMiddleware
@@ -25,10 +27,13 @@ from app.streams.backends import is_shared, open_backend
 from app.streams.drain import Drain
 from app.streams.follower import Follower
 from app.streams.keeper import Keeper
+from app.streams.log import Backend
 from app.streams.registry import Route, Streams
 from app.streams.response import Terms
 from app.streams.unread import Unread
 from app.version import VERSION
+
+log = structlog.get_logger(__name__)
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -46,9 +51,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         identity: Identity = getattr(app.state, "identity", None) or Identity.alone()
         url = settings.stream_log_url
-        backend = await open_backend(
-            url, settings.log_bytes_max, settings.stream_bytes_max, settings.stream_ttl_seconds, settings.lease_seconds
-        )
+        backend = await _open_log(url, settings)
         streams = Streams(
             backend,
             identity.owner,
@@ -61,7 +64,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         follower = Follower(streams, settings.lease_seconds)
         streams.follow = follower.follow
         streams.unread = Unread(streams, settings.lease_seconds).decide
-        drain = app.state.drain = Drain(streams, settings.drain_spread_seconds, is_shared(url))
+        drain = app.state.drain = Drain(streams, settings.derived_waits()["drain_spread_seconds"], is_shared(url))
         app.state.context = _context(settings, tuple(routes), streams, drain)
         keeper = Keeper(streams, follower, settings.lease_seconds)
         await keeper.start(identity.dead)
@@ -92,6 +95,17 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(AccessLogMiddleware)
     app.add_middleware(RequestIdMiddleware)
     return app
+
+
+async def _open_log(url: str, settings: Settings) -> Backend:
+    try:
+        return await open_backend(
+            url, settings.log_bytes_max, settings.stream_bytes_max, settings.stream_ttl_seconds, settings.lease_seconds
+        )
+    except LogUnavailable as error:
+        # One line that says why, instead of Uvicorn's traceback; Gunicorn stops when a worker cannot start.
+        log.critical("cannot open the stream log", reason=error.message, detail=error.detail)
+        raise SystemExit(Arbiter.WORKER_BOOT_ERROR) from None
 
 
 def _context(settings: Settings, models: tuple[str, ...], streams: Streams, drain: Drain) -> Context:

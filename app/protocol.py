@@ -36,6 +36,17 @@ class SluiceProtocol(HttpToolsProtocol):
         """See `Wire`. Does what the cycle's `send` does with a piece of a chunked body, without the layers above."""
         self.transport.write(b"%x\r\n%b\r\n" % (len(body), body))
 
+    def end(self, body: bytes, linger_seconds: float) -> None:
+        """See `Wire`. The cycle's `send` would first wait for the reader."""
+        cycle = self.cycle
+        if cycle is None or cycle.response_complete or not cycle.chunked_encoding:
+            return
+        self.transport.write(b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body))
+        cycle.response_complete = True
+        cycle.message_event.set()
+        self.transport.close()
+        self.loop.call_later(linger_seconds, self.transport.abort)
+
     def abort(self) -> None:
         """See `Wire`."""
         self.transport.abort()

@@ -20,6 +20,10 @@ class Wire(Protocol):
         """Send a piece of the body that has begun."""
         ...
 
+    def end(self, body: bytes, linger_seconds: float) -> None:
+        """End the body with `body`, whether its reader takes it now or not, and reset the connection after a while."""
+        ...
+
     def abort(self) -> None:
         """Reset the connection: closing it in order would first wait for the reader to take what is buffered."""
         ...

@@ -4,6 +4,7 @@ Only `main`, `worker`, the exporter and what starts them read this; everything e
 """
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -63,7 +64,7 @@ class Settings(BaseSettings):
     )
     metrics_bind: str = Field("127.0.0.1:9464", description="Where the exporter serves /metrics and /livez.")
     stream_log: str = Field(
-        "", description="memory://, lmdb:///folder, redis://…, rediss://…; by default memory."
+        "", description="memory://, lmdb:///folder, redis://…, rediss://…; by default lmdb in the state folder."
     )
     log_bytes_max: int = Field(
         512 * 1024 * 1024, ge=4 * 1024 * 1024, description="Size of the LMDB store, which is allocated at once."
@@ -92,13 +93,18 @@ class Settings(BaseSettings):
     @property
     def stream_log_url(self) -> str:
         """Where the stream log is, also where nothing was said."""
-        return self.stream_log or "memory://"
+        return self.stream_log or f"lmdb://{self.state_dir.absolute() / 'streams'}"
 
     def derived_waits(self) -> dict[str, float]:
         """Waits that follow from settings, so that one setting does not need another."""
         waits = ledger()
-        more = max(0.0, self.drain_seconds - waits["drain_seconds"])
-        return {"kill_seconds": waits["kill_seconds"] + more, "beat_seconds": self.lease_seconds * 0.3}
+        longer_drain = max(0.0, self.drain_seconds - waits["drain_seconds"])
+        return {
+            "kill_seconds": waits["kill_seconds"] + longer_drain,
+            "beat_seconds": self.lease_seconds * 0.3,
+            "drain_spread_seconds": min(self.drain_spread_seconds, self.drain_seconds / 2),
+            "nginx_read_seconds": max(waits["nginx_read_seconds"], self.stream_seconds_max + 60),
+        }
 
 
 def load_settings() -> Settings:
@@ -112,11 +118,24 @@ def load_settings() -> Settings:
         settings = Settings()
         waits = ledger().keys() & Settings.model_fields.keys()
         check({name: getattr(settings, name) for name in waits} | settings.derived_waits())
-        return settings
     except TimeoutsError as error:
-        raise SettingsError(f"SLUICE_…: {error}") from None
+        raise SettingsError(_variables(str(error))) from None
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0])
         variable = name if name.isupper() else f"SLUICE_{name.upper()}"
         raise SettingsError(f"{variable}: {first['msg']} (it is {first['input']!r})") from None
+    if settings.environment == "production" and settings.workers > 1 and settings.stream_log_url.startswith("memory:"):
+        raise SettingsError(
+            "SLUICE_STREAM_LOG: memory:// cannot be shared by several WORKERS; production needs lmdb or redis"
+        )
+    return settings
+
+
+def _variables(text: str) -> str:
+    """Settings by the name of their variable, which is what a person can change."""
+    return re.sub(r"[a-z_]+_seconds(_max)?", lambda found: _variable(found[0]), text)
+
+
+def _variable(name: str) -> str:
+    return f"SLUICE_{name.upper()}" if name in Settings.model_fields else name

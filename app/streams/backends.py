@@ -1,8 +1,12 @@
 """Chooses the stream log that a URL names."""
 
+from pathlib import Path
+
 from app.errors import LogUnavailable
+from app.streams.lmdb_log import LmdbLog
 from app.streams.log import Backend
 from app.streams.memory_log import MemoryLog
+from app.streams.redis_log import RedisLog
 
 
 async def open_backend(
@@ -11,17 +15,21 @@ async def open_backend(
     """The log behind `url`, ready to be used.
 
     Args:
-        url: memory://, lmdb:///folder, redis://…, rediss://….
+        url: memory://, lmdb:///folder, redis://…, rediss://…, redis+sentinel://…, redis+cluster://….
         bytes_max: size of a store that is this machine's.
         stream_bytes_max, ttl_seconds, lease_seconds: see the backends.
 
     Raises:
-        LogUnavailable: it cannot be opened; the message says why.
+        LogUnavailable: it cannot be opened; `message` and `detail` say why.
     """
-    scheme = url.partition(":")[0]
+    scheme, _, rest = url.partition("://")
     if scheme == "memory":
         return MemoryLog(bytes_max, stream_bytes_max, ttl_seconds, lease_seconds)
-    raise LogUnavailable(f"SLUICE_STREAM_LOG: {scheme!r} is none of memory, lmdb, redis and rediss.")
+    if scheme == "lmdb" and rest:
+        return await LmdbLog(Path(rest), bytes_max, stream_bytes_max, ttl_seconds, lease_seconds).open()
+    if is_shared(url):
+        return await RedisLog(url, stream_bytes_max, ttl_seconds, lease_seconds).open()
+    raise LogUnavailable(f"SLUICE_STREAM_LOG: {url!r} is none of memory://, lmdb:///folder, redis://… and rediss://….")
 
 
 def is_shared(url: str) -> bool:

@@ -16,7 +16,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from app.errors import SluiceError
 from app.events import Done, Event, Failed, Token
-from app.scope import note, wire
+from app.scope import Wire, note, wire
 from app.streams.answer import Answer
 from app.streams.connection import Connection, ReaderStuck
 from app.streams.drain import Drain
@@ -80,13 +80,18 @@ class ReaderResponse(Response, ABC):
             outcome = await self._serve(reader, connection, scope, delivery)
         except ReaderStuck:
             outcome = "slow_reader"
-            if below := wire(scope):
-                below.abort()
+            self._cut(reader, wire(scope))
         finally:
             connection.close()
             terms.drain.leave(connection)
             terms.streams.detach(reader)
             delivery.note(scope, reader, outcome)
+
+    def _cut(self, reader: Reader, below: Wire | None) -> None:
+        """Let go of a reader that takes nothing."""
+        del reader
+        if below is not None:
+            below.abort()
 
     @abstractmethod
     async def _serve(self, reader: Reader, connection: Connection, scope: Scope, delivery: "Delivery") -> str:
@@ -135,6 +140,12 @@ class StreamResponse(ReaderResponse):
         if self._resumable:
             connection.limit_age(self._terms.age_seconds_max * random.uniform(0.8, 1.2))  # noqa: S311
         return await self._stream(first, reader, connection, encoder, delivery)
+
+    def _cut(self, reader: Reader, below: Wire | None) -> None:
+        # One that wakes up again finds the reason behind what it has not read yet.
+        if below is not None:
+            farewell = self._encoder(reader).farewell("slow_reader", random.randint(*RETRY_MS))  # noqa: S311
+            below.end(farewell, self._terms.send_seconds)
 
     async def _stream(
         self,
