@@ -9,9 +9,10 @@ from zlib import crc32
 import structlog
 
 from app.errors import LogUnavailable
-from app.streams.redis_link import RETRY_SECONDS_MAX, Argument, Link
+from app.streams.redis_link import RETRY_SECONDS_MAX, Link
 from app.streams.redis_scripts import Script
 from app.streams.redis_topology import Connector, Topology
+from app.streams.redis_wire import Argument
 
 log = structlog.get_logger(__name__)
 

@@ -35,11 +35,11 @@ from app.streams.redis_buckets import Buckets, gather
 from app.streams.redis_creation import Creation
 from app.streams.redis_entry import decode_entry
 from app.streams.redis_leases import HORIZON_MS, RedisLeases
-from app.streams.redis_link import Argument
 from app.streams.redis_scripts import APPEND, DESCRIBE, READ, TRIM
 from app.streams.redis_tail import Tail
 from app.streams.redis_topology import Connector, topology_of
 from app.streams.redis_url import parse_redis_url
+from app.streams.redis_wire import Argument
 from app.streams.repetition import unknown_rest
 
 log = structlog.get_logger(__name__)
@@ -116,7 +116,7 @@ class RedisLog(RedisLeases):
             raise LogUnavailable(f"{self._url.safe}: {reason}") from error
         for link in self._buckets.links:
             info = await link.info()
-            version = info.get("redis_version", "0")
+            version = info.get("redis_version", "7.0")
             if tuple(int(part) for part in version.split(".")[:2]) < VERSION_MIN:
                 raise LogUnavailable(f"{self._url.safe}: Redis {version} is too old, 6.2 is the oldest that will do")
             policy = info.get("maxmemory_policy", "unknown")

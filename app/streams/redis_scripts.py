@@ -4,8 +4,8 @@ All keys of a bucket share its prefix and therefore its hash tag, `sluice:{b<n>}
 
     h:<stream>    hash: r record, o owner, f fence, t takeovers, e and s epoch and seq of the last event, st state,
                   b bytes of events, c cancel requested, os owned since and ra released at (ms of the server's clock),
-                  rn the server process that took the last write, x when the TTL was refreshed, ct token of the last
-                  create or claim. One with only `void` is a stream that must not be made any more.
+                  m `<server process that took the last write>:<period in which the TTL was refreshed>`, ct token of the
+                  last create or claim. One with only `void` is a stream that must not be made any more.
     s:<stream>    Redis stream: one entry an append, id `<epoch>-<seq of its last event>`, field = number of events.
                   Redis refuses the id 0-0 alone, and no event has it: seq 0 is the reset that opens an epoch > 0.
     r:<stream>    exists while a reader elsewhere was seen lately
@@ -105,7 +105,7 @@ if type(memory) == 'string' and string.find(memory, 'maxmemory_policy:noeviction
   if most > 0 and used > most * tonumber(ARGV[7]) then return redis.error_reply('OOM no room for new streams') end
 end
 redis.call('HSET', h, 'r', record, 'o', owner, 'f', 1, 't', 0, 'e', 0, 's', 0, 'st', 'running', 'b', 0, 'c', 0,
-  'os', now_ms(), 'ra', '', 'rn', server, 'ct', token)
+  'os', now_ms(), 'ra', '', 'm', server .. ':', 'ct', token)
 redis.call('PEXPIRE', h, ttl)
 own(owner, id)
 return 1
@@ -160,13 +160,14 @@ return record or 0
 # For each stream 1 ok, 0 fenced, 2 full, 3 there is something in its place.
 # ARGV: ttl, ttl after the end, bytes a stream; then for each: stream, fence, epoch, first, last, state, packed.
 APPEND = _script("""
-local ttl, ttl_end, bytes_max = tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
-local now = tonumber(redis.call('TIME')[1])
+local ttl, ttl_end, bytes_max = ARGV[2], ARGV[3], tonumber(ARGV[4])
+-- TTLs are refreshed once in a quarter of their time, whichever way the clock was set meanwhile.
+local mark = server .. ':' .. math.floor(redis.call('TIME')[1] * 4000 / ttl)
 local out, ends, full = {}, {}, false
 
-local function add(at, known)
-  local id, epoch, last, packed = ARGV[at], ARGV[at + 2], ARGV[at + 4], ARGV[at + 6]
-  local h, s = prefix .. 'h:' .. id, prefix .. 's:' .. id
+local function add(at, h, known)
+  local epoch, last, packed = ARGV[at + 2], ARGV[at + 4], ARGV[at + 6]
+  local s = prefix .. 's:' .. ARGV[at]
   local count, place = last - ARGV[at + 3] + 1, epoch .. '-' .. last
   local fresh, added = known[5] == '0', false
   -- A stream that should be there and is not was evicted: begin it again with a TTL. Its readers see the hole.
@@ -174,20 +175,18 @@ local function add(at, known)
   if not added then added, fresh = redis.pcall('XADD', s, place, count, packed), true end
   if added.err then return string.find(added.err, 'OOM', 1, true) and 2 or 0 end
   redis.call('HSET', h, 'e', epoch, 's', last, 'b', known[5] + #packed)
-  local refreshed = tonumber(known[6])
-  if known[7] ~= server then redis.call('HSET', h, 'rn', server) end
-  -- Not at every append: a quarter of the TTL costs nothing, and a clock that was set back counts as due.
-  if fresh or not refreshed or now < refreshed or (now - refreshed) * 4000 > ttl then
+  if fresh or known[6] ~= mark then
     redis.call('PEXPIRE', h, ttl)
     redis.call('PEXPIRE', s, ttl)
-    redis.call('HSET', h, 'x', now)
+    redis.call('HSET', h, 'm', mark)
   end
   return 1
 end
 
 for at = 5, #ARGV, 7 do
   local i = #out + 1
-  local known = redis.call('HMGET', prefix .. 'h:' .. ARGV[at], 'f', 'e', 's', 'st', 'b', 'x', 'rn', 'o')
+  local h = prefix .. 'h:' .. ARGV[at]
+  local known = redis.call('HMGET', h, 'f', 'e', 's', 'st', 'b', 'm')
   local epoch, first = tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3])
   if known[1] ~= ARGV[at + 1] then
     out[i] = 0
@@ -199,25 +198,24 @@ for at = 5, #ARGV, 7 do
     out[i] = 0
   elseif ARGV[at + 5] ~= 'running' then
     out[i] = 1
-    ends[#ends + 1] = {i, at, known}
+    ends[#ends + 1] = {i, at, h, known}
   elseif full or known[5] + #ARGV[at + 6] > bytes_max then
     out[i] = 2
   else
-    out[i] = add(at, known)
+    out[i] = add(at, h, known)
     full = full or (out[i] == 2 and #ARGV[at + 6] > 0)
   end
 end
 
 for _, last in ipairs(ends) do
-  local i, at, known = last[1], last[2], last[3]
-  local h = prefix .. 'h:' .. ARGV[at]
+  local i, at, h, known = last[1], last[2], last[3], last[4]
   even_when_full()
-  out[i] = add(at, known)
+  out[i] = add(at, h, known)
   if out[i] == 1 then
     redis.call('HSET', h, 'st', ARGV[at + 5], 'c', 0)
     redis.call('PEXPIRE', h, ttl_end)
     redis.call('PEXPIRE', prefix .. 's:' .. ARGV[at], ttl_end)
-    disown(known[8], ARGV[at])
+    disown(redis.call('HGET', h, 'o'), ARGV[at])
     redis.call('SREM', prefix .. 'cancels', ARGV[at])
   end
 end
@@ -290,12 +288,12 @@ return 1
 CLAIM = _script("""
 local id, owner, lease, horizon, ttl = ARGV[2], ARGV[3], tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[7]
 local h, s = prefix .. 'h:' .. id, prefix .. 's:' .. id
-local known = redis.call('HMGET', h, 'f', 'st', 'o', 'ra', 'rn')
+local known = redis.call('HMGET', h, 'f', 'st', 'o', 'ra', 'm')
 if known[1] ~= ARGV[4] or known[2] ~= 'running' then return 0 end
 if known[4] == '' and (lease_left(known[3], lease, horizon) or 0) > 0 then return 0 end
 even_when_full()
 local fence = tonumber(known[1]) + 1
-redis.call('HSET', h, 'f', fence, 'o', owner, 'ra', '', 'os', now_ms(), 'rn', server, 'ct', ARGV[8])
+redis.call('HSET', h, 'f', fence, 'o', owner, 'ra', '', 'os', now_ms(), 'm', server .. ':', 'ct', ARGV[8])
 redis.call('HINCRBY', h, 't', 1)
 disown(known[3], id)
 own(owner, id)
@@ -304,7 +302,7 @@ redis.call('PEXPIRE', s, ttl)
 -- Another process took the last write: a failover or a restart, which may have lost events whose ids are out. Going on
 -- behind what is left would give those ids to other events. Without entries, and with a last event that nobody has,
 -- every cursor is gone for readers and the new owner alike, until a reset opens another epoch.
-if known[5] ~= server then
+if string.match(known[5], '^%x*') ~= server then
   redis.call('UNLINK', s)
   redis.call('HINCRBY', h, 's', 1)
 end

@@ -17,8 +17,6 @@ from time import monotonic
 from typing import Any
 
 import structlog
-from hiredis import pack_command
-from redis.asyncio.connection import Connection
 from redis.exceptions import RedisError
 
 from app.errors import LogUnavailable
@@ -27,6 +25,7 @@ from app.streams.log import Cursor, successor
 from app.streams.redis_entry import decode_entry, entry_cursor
 from app.streams.redis_link import LOCATE_SECONDS, RETRY_SECONDS_MIN, Link
 from app.streams.redis_scripts import WAKE
+from app.streams.redis_wire import Argument, ReplyError, Wire
 from app.streams.waiters import Waiters
 
 log = structlog.get_logger(__name__)
@@ -91,7 +90,7 @@ class Tail:
         self._seen = 0
         self._wanted = asyncio.Event()
         self._wake_wanted = asyncio.Event()
-        self._connection: Connection | None = None
+        self._wire: Wire | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
     async def wait(self, stream_id: str, after: Cursor, seconds: float) -> None:
@@ -137,29 +136,29 @@ class Tail:
         while True:
             await self._wanted.wait()
             try:
-                async with asyncio.timeout(LOCATE_SECONDS):
-                    self._connection = await self._link.open_tail()
-                pause = RETRY_SECONDS_MIN
-                await self._listen(self._connection)
-            except (RedisError, OSError, TimeoutError, LogUnavailable) as error:
+                if not self._link.away:
+                    self._wire = await self._link.open_wire()
+                    pause = RETRY_SECONDS_MIN
+                    await self._listen(self._wire)
+            except (RedisError, OSError, TimeoutError) as error:
                 log.debug("tail lost", bucket=self._link.bucket, reason=repr(error))
             finally:
                 await self._drop()
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311
             pause = min(2 * pause, RETRY_SECONDS_MAX)
 
-    async def _listen(self, connection: Connection) -> None:
+    async def _listen(self, wire: Wire) -> None:
         while True:
             if not self._followed:
                 self._wanted.clear()
                 await self._wanted.wait()
-            await connection.send_packed_command(pack_command(self._question()), check_health=False)
-            async with asyncio.timeout(BLOCK_MS / 1000 + LOCATE_SECONDS):
-                reply = await connection.read_response()
+            reply = await wire.ask(BLOCK_MS / 1000 + LOCATE_SECONDS, *self._question())
+            if isinstance(reply, ReplyError):
+                raise ConnectionError(str(reply))
             for key, entries in reply or ():
                 self._arrived(key.decode(), entries)
 
-    def _question(self) -> tuple[Any, ...]:
+    def _question(self) -> tuple[Argument, ...]:
         """The XREAD for all that is followed now."""
         self._listening = frozenset(self._followed)
         prefix = self._link.prefix
@@ -206,9 +205,9 @@ class Tail:
             number = self._woken
             self._compare(asked, tops)
             await asyncio.sleep(self._probe_seconds / 2)
-            if self._seen < number and self._connection is not None:
+            if self._seen < number and self._wire is not None:
                 log.warning("tail starves, connecting anew", bucket=self._link.bucket)
-                await self._drop()
+                self._wire.abort()
 
     async def _write_wake(self, stream_ids: Sequence[str]) -> list[int]:
         self._woken += 1
@@ -230,7 +229,7 @@ class Tail:
                 del self._followed[stream_id]
 
     async def _drop(self) -> None:
-        connection, self._connection = self._connection, None
+        wire, self._wire = self._wire, None
         self._listening = frozenset()
-        if connection is not None:
-            await connection.disconnect(nowait=True)
+        if wire is not None:
+            await wire.close()
