@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, HttpUrl, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, HttpUrl, ValidationError, field_validator, model_validator
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 
@@ -32,6 +32,16 @@ class Upstream(BaseModel):
     concurrency_max: int = Field(512, ge=1, le=100_000)
     retries_max: int = Field(2, ge=0, le=10)
 
+    @field_validator("api_key_file")
+    @classmethod
+    def _key_can_be_read(cls, value: Path | None) -> Path | None:
+        try:
+            if value is not None:
+                value.read_text(encoding="utf-8")
+        except OSError as error:
+            raise ValueError(str(error.strerror)) from None
+        return value
+
     @model_validator(mode="after")
     def _openai_needs_base_url(self) -> "Upstream":
         if self.provider == "openai" and self.base_url is None:
@@ -46,7 +56,7 @@ class Upstream(BaseModel):
     def api_key(self) -> str | None:
         """The key, from its file or variable; read at start and never logged."""
         if self.api_key_file is not None:
-            return self.api_key_file.read_text().strip()
+            return self.api_key_file.read_text(encoding="utf-8").strip()
         return os.environ.get(self.api_key_env) if self.api_key_env else None
 
 
@@ -84,8 +94,10 @@ def load_catalog(path: Path | None) -> Catalog:
     if path is None:
         return SIMULATOR_ONLY
     try:
-        text = path.read_text()
+        # Not the locale's encoding: service managers set it to C.
+        text = path.read_text(encoding="utf-8")
         root = yaml.compose(text, Loader=yaml.SafeLoader)
+        _refuse_repeated_keys(root)
         return Catalog.model_validate(yaml.safe_load(text))
     except OSError as error:
         raise CatalogError(f"SLUICE_CONFIG: {path}: {error.strerror}") from None
@@ -94,12 +106,31 @@ def load_catalog(path: Path | None) -> Catalog:
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 0
         raise CatalogError(f"SLUICE_CONFIG: {path}, line {line}: {error.problem}") from None
-    except yaml.YAMLError as error:
-        raise CatalogError(f"SLUICE_CONFIG: {path}: {str(error).splitlines()[0]}") from None
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise CatalogError(f"SLUICE_CONFIG: {path}, line {line}: {str(error).splitlines()[0]}") from None
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"]) or "(top level)"
         raise CatalogError(f"SLUICE_CONFIG: {path}, line {_line(root, first['loc'])}: {key}: {first['msg']}") from None
+
+
+def _refuse_repeated_keys(root: yaml.Node | None) -> None:
+    """YAML would take the last of two models of one name, and say nothing of the first."""
+    nodes, seen = [root], set()
+    while nodes:
+        node = nodes.pop()
+        if not isinstance(node, yaml.CollectionNode) or id(node) in seen:
+            continue
+        seen.add(id(node))  # an alias leads to a node that is known, and may lead in a circle
+        pairs = node.value if isinstance(node, yaml.MappingNode) else [(None, value) for value in node.value]
+        names = set()
+        for key, value in pairs:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in names:
+                    raise yaml.MarkedYAMLError(problem=f"{key.value} is there twice", problem_mark=key.start_mark)
+                names.add(key.value)
+            nodes.append(value)
 
 
 def _line(node: yaml.Node | None, location: tuple[int | str, ...]) -> int:
