@@ -67,7 +67,11 @@ class SlotSocket:
             )
         temporary.unlink(missing_ok=True)
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.socket.bind(str(temporary))
+        try:
+            self.socket.bind(str(temporary))
+        except OSError as error:
+            self.socket.close()
+            raise OSError(error.errno, f"SLUICE_SOCKET_DIR: {error.strerror}", str(temporary)) from None
         # NGINX may run as another user of the same group; the folder's mode keeps everybody else out.
         temporary.chmod(0o660)
         self._temporary = temporary
