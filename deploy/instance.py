@@ -166,6 +166,7 @@ class Instance:
             "PYTHONUNBUFFERED": "1",
             "RUN_STATE_DIR": str(self.state_dir),
             "RUN_PYTHON": sys.executable,
+            "RUN_PORT": str(self.settings.port),
             "RUN_NGINX": self._nginx,
             "RUN_NGINX_GLOBALS": self._nginx_globals,
             "RUN_GUNICORN_STOP_SECONDS": str(self._gunicorn_stop_seconds()),

@@ -1,0 +1,79 @@
+"""A client that vanishes without a FIN, as a phone in a tunnel does: nothing tells the server but the silence."""
+
+import http.client
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.support.chain import HOME, Chain
+
+FOUND_SECONDS_MAX = 45.0
+STREAM = {
+    "prompt": "x",
+    "stream": True,
+    "on_disconnect": "cancel",
+    "simulator": {"tokens": 20_000, "tokens_per_second": 20},
+}
+
+needs_namespaces = pytest.mark.skipif(
+    os.geteuid() != 0 or shutil.which("unshare") is None, reason="a network namespace takes root and unshare"
+)
+
+
+@needs_namespaces
+@pytest.mark.slow
+def test_a_client_that_vanishes_is_found_within_45_seconds() -> None:
+    command = ["unshare", "-n", sys.executable, "-m", "tests.system.test_vanished"]
+    done = subprocess.run(command, cwd=HOME, capture_output=True, text=True, timeout=110)
+    assert done.returncode == 0, done.stdout + done.stderr
+    seconds = float(done.stdout.split()[-1])
+    assert seconds < FOUND_SECONDS_MAX
+
+
+def seconds_until_found() -> float:
+    """In a network namespace of its own: begin a stream, take the network away, and wait for the end of the stream."""
+    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+    with Chain(workers=1) as chain:
+        client = socket.create_connection(("127.0.0.1", chain.port))
+        body = json.dumps(STREAM)
+        head = f"POST /api/v1/generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
+        client.sendall(f"{head}\r\n\r\n{body}".encode())
+        worker = next(chain.state_dir.rglob("worker-1.sock"))
+        wait_until(lambda: active_streams(worker) == 1, 10)
+        # Every packet is lost from here on, in both directions; Unix sockets are not concerned.
+        subprocess.run(["ip", "link", "set", "lo", "down"], check=True)
+        lost = time.monotonic()
+        wait_until(lambda: active_streams(worker) == 0, 70)
+        found = time.monotonic() - lost
+        subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+        return found
+
+
+def active_streams(worker: Path) -> int:
+    """Asked at the worker's own socket, since NGINX's is out of reach."""
+    connection = http.client.HTTPConnection("worker", timeout=5)
+    connection.sock = socket.socket(socket.AF_UNIX)
+    connection.sock.connect(str(worker))
+    connection.request("GET", "/health")
+    answer = json.load(connection.getresponse())
+    connection.close()
+    return int(answer["checks"]["active_streams"])
+
+
+def wait_until(holds: Callable[[], bool], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, "it did not come to pass"
+        time.sleep(0.2)
+
+
+if __name__ == "__main__":
+    print(seconds_until_found())
