@@ -1,8 +1,8 @@
 """Starts NGINX on a socket that finds out about vanished clients: `python -m deploy.listen HOST PORT NGINX ARG…`.
 
-A client that disappears without a FIN acknowledges nothing more, and heartbeats to it only pile up in the kernel for the
-quarter of an hour that TCP tries. TCP_USER_TIMEOUT bounds that, and accepted sockets inherit it; NGINX has no directive
-for it, but takes over listening sockets whose descriptors its variable NGINX names, as it does in a binary upgrade.
+A client that disappears without a FIN acknowledges nothing more, and heartbeats to it only pile up in the kernel for
+the quarter of an hour that TCP tries. TCP_USER_TIMEOUT bounds that, and accepted sockets inherit it. NGINX has no
+directive for it, but takes over listening sockets whose descriptors its variable NGINX names, as in a binary upgrade.
 Source: https://nginx.org/en/docs/control.html#upgrade and tcp(7).
 """
 

@@ -119,7 +119,7 @@ async def worker(
             degrade=False,
             pod_draining=lambda: False,
         )
-        streams.follow = Follower(streams).follow
+        streams.follow = Follower(streams, lease_seconds=1.0).follow
         streams.unread = Unread(streams, lease_seconds=1.0).decide
         drain = Drain(streams, spread_seconds=0.1, shared_log=False)
         await backend.beat(streams.owner)

@@ -44,8 +44,8 @@ def seconds_until_found() -> float:
     with Chain(workers=1) as chain:
         client = socket.create_connection(("127.0.0.1", chain.port))
         body = json.dumps(STREAM)
-        head = f"POST /api/v1/generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
-        client.sendall(f"{head}\r\n\r\n{body}".encode())
+        head = f"POST /api/v1/generate HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}"
+        client.sendall(f"{head}\r\nContent-Type: application/json\r\n\r\n{body}".encode())
         worker = next(chain.state_dir.rglob("worker-1.sock"))
         wait_until(lambda: active_streams(worker) == 1, 10)
         # Every packet is lost from here on, in both directions; Unix sockets are not concerned.
