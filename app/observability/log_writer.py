@@ -6,11 +6,15 @@ When the pipe is full and the queue too, lines are dropped and counted; the coun
 import contextlib
 import os
 import queue
+import select
 import threading
 import time
+from datetime import UTC, datetime
 
 LINES_MAX = 10_000
 FLUSH_SECONDS = 1.0
+# How often a pipe that somebody made non-blocking is looked at while it is full.
+RETRY_SECONDS = 1.0
 
 
 class LogWriter:
@@ -31,7 +35,7 @@ class LogWriter:
     def _reset(self) -> None:
         self._queue: queue.Queue[bytes] = queue.Queue(self._lines_max)
         self._thread: threading.Thread | None = None
-        self._unreported = 0
+        self._reported = 0
         self.dropped = 0
 
     def write(self, line: bytes) -> None:
@@ -40,7 +44,6 @@ class LogWriter:
             self._queue.put_nowait(line)
         except queue.Full:
             self.dropped += 1
-            self._unreported += 1
             return
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
@@ -53,21 +56,34 @@ class LogWriter:
             time.sleep(0.005)
 
     def _run(self) -> None:
+        following: bytes | None = None
         while True:
-            lines = [self._queue.get()]
+            lines = [self._queue.get() if following is None else following]
+            size, following = len(lines[0]), None
             with contextlib.suppress(queue.Empty):
-                while len(lines) < 100:
-                    lines.append(self._queue.get_nowait())
-            if self._unreported:
-                lines.append(b'{"event":"log lines dropped","level":"warning","lines":%d}' % self._unreported)
-                self._unreported = 0
+                # The workers share one pipe, and only up to this size does a write not mingle with another's: pipe(7).
+                while (size := size + 1 + len(following := self._queue.get_nowait())) < select.PIPE_BUF:
+                    lines.append(following)
+                    following = None
             self._write(b"\n".join(lines) + b"\n")
+            self._report_dropped()
             for _ in lines:
-                with contextlib.suppress(ValueError):  # the line about drops was never queued
-                    self._queue.task_done()
+                self._queue.task_done()
+
+    def _report_dropped(self) -> None:
+        if (dropped := self.dropped) != self._reported:
+            now = datetime.now(UTC).isoformat().replace("+00:00", "Z").encode()
+            self._write(
+                b'{"timestamp":"%b","level":"warning","event":"log lines dropped","lines":%d}\n'
+                % (now, dropped - self._reported)
+            )
+            self._reported = dropped
 
     def _write(self, data: bytes) -> None:
-        # A reader that is gone must not end the server: from then on there is nobody to tell.
-        with contextlib.suppress(OSError):
-            while data:
+        while data:
+            try:
                 data = data[os.write(self._fd, data) :]
+            except BlockingIOError:
+                select.select([], [self._fd], [], RETRY_SECONDS)
+            except OSError:
+                return  # a reader that is gone must not end the server: from now on there is nobody to tell
