@@ -27,7 +27,10 @@ RETRY_SECONDS_MAX = 1.0
 LOCATE_SECONDS = 1.0
 # By these a server says that it is not the one, or not now: look where the bucket is. While a cluster moves the slot
 # itself, its keys are on two nodes and no script can run: the bucket is away until then.
-_ELSEWHERE = {"READONLY", "MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN", "LOADING", "NOREPLICAS"}
+_ELSEWHERE = {
+    *("READONLY", "MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN", "LOADING"),
+    *("NOREPLICAS", "MISCONF"),
+}
 
 
 class OutcomeUnknown(LogUnavailable):
@@ -176,10 +179,11 @@ class Link:
 
     def _refused(self, error: ReplyError) -> NoReturn:
         text = str(error)
-        # By the whole text where a script fails: before Redis 7 the code is inside the message.
-        if "OOM" in text:
+        # In the whole text, for where a script fails the code may be inside the message.
+        words = set(text.replace("-", " ").split())
+        if "OOM" in words:
             raise LogFull("The server's stream log is full.", detail=text, retry_after_seconds=5) from error
-        if _code(error) in _ELSEWHERE or "READONLY" in text:
+        if words & _ELSEWHERE:
             self._lost(error)
         raise LogUnavailable("The stream log refuses.", detail=text, retry_after_seconds=1) from error
 

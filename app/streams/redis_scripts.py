@@ -162,7 +162,7 @@ return record or 0
 APPEND = _script("""
 local ttl, ttl_end, bytes_max = ARGV[2], ARGV[3], tonumber(ARGV[4])
 -- TTLs are refreshed once in a quarter of their time, whichever way the clock was set meanwhile.
-local mark = server .. ':' .. math.floor(redis.call('TIME')[1] * 4000 / ttl)
+local mark = server .. ':' .. math.floor(now_ms() * 4 / ttl)
 local out, ends, full = {}, {}, false
 
 local function add(at, h, known)
@@ -173,7 +173,12 @@ local function add(at, h, known)
   -- A stream that should be there and is not was evicted: begin it again with a TTL. Its readers see the hole.
   if not fresh then added = redis.pcall('XADD', s, 'NOMKSTREAM', place, count, packed) end
   if not added then added, fresh = redis.pcall('XADD', s, place, count, packed), true end
-  if added.err then return string.find(added.err, 'OOM', 1, true) and 2 or 0 end
+  if added.err then
+    if string.find(added.err, 'OOM', 1, true) then return 2 end
+    -- Something else lies under this key, or an entry behind this one: never written by this log.
+    if string.find(added.err, 'WRONGTYPE', 1, true) or string.find(added.err, 'ID specified', 1, true) then return 0 end
+    error(added.err)
+  end
   redis.call('HSET', h, 'e', epoch, 's', last, 'b', known[5] + #packed)
   if fresh or known[6] ~= mark then
     redis.call('PEXPIRE', h, ttl)

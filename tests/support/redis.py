@@ -92,7 +92,8 @@ class RedisServer:
 
     def client(self) -> Redis:
         """For what a test wants to see or to break; it is the caller's to close."""
-        return Redis(port=self.port, socket_timeout=5, protocol=2)
+        password = str(self._options.get("requirepass", "")) or None
+        return Redis(port=self.port, password=password, socket_timeout=5, protocol=2)
 
     def ask(self, *command: object) -> object:
         """One command."""
