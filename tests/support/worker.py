@@ -87,7 +87,7 @@ class Worker:
             return NativeEncoder(reader.record.stream_id, "m")
 
         common: dict[str, Any] = {"terms": self.terms, "open_reader": lambda: self.open(provider)}
-        return self._call(StreamResponse(encoder, resumable=resumable, **common), peer)
+        return self._call(StreamResponse(encoder, True, resumable=resumable, **common), peer)
 
     def serve_batch(self, provider: Provider, peer: Peer) -> asyncio.Task[None]:
         """Answer with one document."""
