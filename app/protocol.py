@@ -40,6 +40,7 @@ class SluiceProtocol(HttpToolsProtocol):
         """See `Wire`. The cycle's `send` would first wait for the reader."""
         cycle = self.cycle
         if cycle is None or cycle.response_complete or not cycle.chunked_encoding:
+            self.abort()
             return
         self.transport.write(b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body))
         cycle.response_complete = True

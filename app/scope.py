@@ -21,7 +21,8 @@ class Wire(Protocol):
         ...
 
     def end(self, body: bytes, linger_seconds: float) -> None:
-        """End the body with `body`, whether its reader takes it now or not, and reset the connection after a while."""
+        """End the body with `body`, whether its reader takes it now or not, and reset the connection after a while;
+        reset it at once where no body has begun."""
         ...
 
     def abort(self) -> None:

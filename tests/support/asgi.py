@@ -16,6 +16,8 @@ class PeerWire:
 
     def __init__(self, peer: "Peer") -> None:
         self.aborted = False
+        self.ended_with: bytes | None = None
+        self.linger_seconds = 0.0
         self._peer = peer
 
     @property
@@ -25,6 +27,13 @@ class PeerWire:
 
     def write(self, body: bytes) -> None:
         self._peer.take({"type": "http.response.body", "body": body, "more_body": True})
+
+    def end(self, body: bytes, linger_seconds: float) -> None:
+        if self._peer.status:
+            self.ended_with = body
+            self.linger_seconds = linger_seconds
+        else:
+            self.abort()
 
     def abort(self) -> None:
         self.aborted = True
