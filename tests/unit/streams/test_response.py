@@ -341,7 +341,7 @@ async def test_a_client_that_takes_nothing_is_cut_off(here: Worker, batch: bool)
     began = monotonic()
     await asyncio.wait_for(call(here, provider, peer, batch), 5)
     assert 0.18 <= monotonic() - began < 2
-    assert peer.wire.aborted
+    assert peer.wire.aborted or peer.wire.ended_with
     assert peer.note["outcome"] == "slow_reader"
     await until(lambda: provider.closed and here.active == 0)
 
