@@ -120,21 +120,29 @@ class LmdbLog:
                 await asyncio.sleep(0)
             entries = _pack(part)
             async with self._lock:
-                results += self._commit(part, entries)
+                taken = self._commit(part, entries)
+            self._tell(part, taken)
+            results += taken
         return results
 
     def append_nowait(self, batch: Sequence[Append]) -> list[AppendResult] | None:
-        if sum(len(append.events) for append in batch) > TRANSACTION_EVENTS_MAX:
+        events = 0
+        for append in batch:
+            events += len(append.events)
+        if events > TRANSACTION_EVENTS_MAX:
             return None
         entries = _pack(batch)
-        if not self._lock.acquire_nowait():
-            return None
         try:
-            return self._commit(batch, entries)
+            if not self._lock.acquire_nowait():
+                return None
+            try:
+                results = self._commit(batch, entries)
+            finally:
+                self._lock.release()
         except LogUnavailable:
             return None  # `append` meets it again, and says so
-        finally:
-            self._lock.release()
+        self._tell(batch, results)
+        return results
 
     def _commit(self, batch: Sequence[Append], entries: Sequence[Sequence[Entry]]) -> list[AppendResult]:
         """With the writer lock held."""
@@ -144,18 +152,18 @@ class LmdbLog:
             return list(map(commit.append, batch, entries))
 
         try:
-            results = self._transact(work)
+            return self._transact(work)
         except LogFull:
             # A reader that stands still keeps freed pages from being used again, so that less room is left than it
             # seems: terminal events alone may still fit.
-            results = self._transact(lambda transaction: work(transaction, room=None))
-        self._tell([append.stream_id for append, result in zip(batch, results, strict=True) if result == "ok"])
-        return results
+            return self._transact(lambda transaction: work(transaction, room=None))
 
-    def _tell(self, stream_ids: Sequence[str]) -> None:
-        for stream_id in stream_ids:
+    def _tell(self, batch: Sequence[Append], results: Sequence[AppendResult]) -> None:
+        """Wake the readers; without the lock, which others wait for."""
+        news = [append.stream_id for append, result in zip(batch, results, strict=True) if result == "ok"]
+        for stream_id in news:
             self._waiters.wake(stream_id)
-        self._wakeups.wake(stream_ids)
+        self._wakeups.wake(news)
 
     async def read(self, stream_id: str, after: Cursor, events_max: int) -> list[tuple[Cursor, Event]]:
         def work(transaction: Read) -> list[tuple[Cursor, Event]]:
