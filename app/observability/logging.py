@@ -25,7 +25,19 @@ _writer: LogWriter | None = None
 def _render(_logger: Any, _method: str, fields: structlog.typing.EventDict) -> bytes:
     # What a person looks for first comes first.
     head = {"timestamp": fields.pop("timestamp"), "level": fields.pop("level"), "event": fields.pop("event")}
-    return _encoder.encode(head | dict(fields))
+    line = head | dict(fields)
+    try:
+        return _encoder.encode(line)
+    except Exception:
+        # Half a surrogate pair, a value whose __str__ fails: the line is not worth the request that wrote it.
+        return _encoder.encode({_plain(name): _plain(value) for name, value in line.items()})
+
+
+def _plain(value: Any) -> str:
+    try:
+        return str(value).encode("utf-8", "backslashreplace").decode()
+    except Exception:
+        return f"<{type(value).__name__}>"
 
 
 class _Lines:
