@@ -48,6 +48,9 @@ log = structlog.get_logger(__name__)
 VERSION_MIN = (6, 2)
 # Most bytes of one page: they are decoded without a pause, and at 500 MB/s this is a millisecond.
 PAGE_BYTES_MAX = 512 * 1024
+# Most bytes in one call, give or take a stream's share. What was kept while Redis was away comes back in one batch; all
+# of it in one call would never be done in the time that a command has.
+CALL_BYTES_MAX = 512 * 1024
 _RESULTS: dict[int, AppendResult] = {0: "fenced", 1: "ok", 2: "full"}
 _IN_ITS_PLACE = 3
 Page = list[tuple[Cursor, Event]]
@@ -150,16 +153,24 @@ class RedisLog(RedisLeases):
         return None
 
     async def _append(self, bucket: int, batch: Sequence[Append]) -> list[AppendResult]:
-        arguments: list[Argument] = [self._running_ms, self._ended_ms, self._stream_bytes_max]
+        link = self._buckets.links[bucket]
+        bounds: list[Argument] = [self._running_ms, self._ended_ms, self._stream_bytes_max]
+        arguments, size = [*bounds], 0
+        codes: list[int] = []
         for append in batch:
             epoch, first = append.first
             events = append.events
             packed, state = (pack_events(events), state_after(events[-1])) if events else (b"", "running")
             arguments += (append.stream_id, append.fence, epoch, first, first + len(events) - 1, state, packed)
-        found = await self._buckets.links[bucket].call(APPEND, *arguments)
+            size += len(packed)
+            if size >= CALL_BYTES_MAX:
+                codes += await link.call(APPEND, *arguments)
+                arguments, size = [*bounds], 0
+        if len(arguments) > len(bounds):
+            codes += await link.call(APPEND, *arguments)
         return [
             _RESULTS[code] if code != _IN_ITS_PLACE else await self._append_rest(bucket, append)
-            for code, append in zip(found, batch, strict=True)
+            for code, append in zip(codes, batch, strict=True)
         ]
 
     async def _append_rest(self, bucket: int, append: Append) -> AppendResult:

@@ -10,7 +10,7 @@ own get them as `?sentinel_username=…&sentinel_password=…`. TLS takes redis-
 """
 
 from typing import Literal
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote
 
 import msgspec
 
@@ -51,23 +51,21 @@ def parse_redis_url(text: str) -> RedisURL:
         ValueError: it is none of the forms above; the message shows it without its credentials.
     """
     scheme, _, rest = text.partition("://")
+    rest, _, query = rest.partition("?")
+    if "@" in query and "@" not in rest:
+        raise ValueError(f"{scheme}://…: a ? or @ in a password must be percent-encoded")
     credentials, _, hosts_and_path = rest.rpartition("@")
-    safe = f"{scheme}://{hosts_and_path.partition('?')[0]}"
+    safe = f"{scheme}://{hosts_and_path}"
     family, _, kind_name = scheme.partition("+")
     if family not in {"redis", "rediss"} or kind_name not in _KINDS:
         raise ValueError(f"{safe}: the scheme must be redis or rediss, then nothing, +sentinel or +cluster")
     kind = _KINDS[kind_name]
-    # urlsplit reads one host only, so it gets the path and the options behind a stand-in.
-    hosts, slash, path_and_query = hosts_and_path.partition("/")
-    if not slash:
-        hosts, mark, query = hosts_and_path.partition("?")
-        path_and_query = mark + query
-    parts = urlsplit(f"redis://host/{path_and_query}")
-    options = dict(parse_qsl(parts.query))
+    hosts, _, path = hosts_and_path.partition("/")
+    options = dict(parse_qsl(query))
     if unknown := options.keys() - _OPTIONS:
         raise ValueError(f"{safe}: unknown option {min(unknown)}")
     username, _, password = credentials.partition(":")
-    service, db = _service_and_db(kind, [unquote(step) for step in parts.path.split("/") if step], safe)
+    service, db = _service_and_db(kind, [unquote(step) for step in path.split("/") if step], safe)
     port = SENTINEL_PORT if kind == "sentinel" else REDIS_PORT
     addresses = tuple(_address(host, port, safe) for host in hosts.split(","))
     if kind == "standalone" and len(addresses) > 1:

@@ -13,6 +13,7 @@ from redis.asyncio.connection import Connection
 
 Argument = str | bytes | int
 _INCOMPLETE = object()
+HELD_UP_SECONDS = 0.02
 
 
 class Wire(asyncio.Protocol):
@@ -59,7 +60,7 @@ class Wire(asyncio.Protocol):
         if self.lost or self._transport is None or self._reply is not None:
             raise ConnectionError("Redis closed the connection")
         reply = self._reply = self._loop.create_future()
-        timer = self._loop.call_later(seconds, self._fail, TimeoutError(f"no answer within {seconds:g} s"))
+        timer = self._loop.call_later(seconds, self._expire, reply, seconds)
         try:
             self._transport.write(pack_command(command))  # type: ignore[arg-type] # the stub wants a tuple of one
             return await reply
@@ -93,9 +94,18 @@ class Wire(asyncio.Protocol):
         self.lost = True
         self._fail(ConnectionError(str(exc or "Redis closed the connection")))
 
+    def _expire(self, reply: asyncio.Future[Any], seconds: float) -> None:
+        # A loop that was held up runs its timers before it looks at its sockets, where the reply may lie already.
+        self._loop.call_later(HELD_UP_SECONDS, _fail, reply, TimeoutError(f"no answer within {seconds:g} s"))
+
     def _fail(self, error: Exception) -> None:
-        if self._reply is not None and not self._reply.done():
-            self._reply.set_exception(error)
+        if self._reply is not None:
+            _fail(self._reply, error)
+
+
+def _fail(reply: asyncio.Future[Any], error: Exception) -> None:
+    if not reply.done():
+        reply.set_exception(error)
 
 
 __all__ = ["Argument", "ReplyError", "Wire"]

@@ -2,13 +2,15 @@
 
 import asyncio
 import random
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from time import monotonic
 
 import pytest
 
 from app.errors import LogUnavailable
-from app.streams.log import START, Cursor
+from app.events import Token
+from app.streams.log import START, Append, Cursor
 from app.streams.redis_log import RedisLog
 from tests.contract.lag import LoopLag
 from tests.contract.streams import DONE, begin, numbered, put, read_all, record, state, until, words
@@ -113,6 +115,25 @@ async def test_after_a_restart_everything_works_again_soon(server: RedisServer, 
         stream_id = await begin(log)
         assert await put(log, stream_id, 1, [*words(1, 3), DONE]) == "ok"
         assert len(await read_all(log, stream_id)) == 4
+
+
+async def test_a_loop_that_was_held_up_takes_the_reply_that_is_there(server: RedisServer, log: RedisLog) -> None:
+    for _ in range(3):
+        reading = asyncio.create_task(log.beat("w1"))
+        await asyncio.sleep(0)
+        time.sleep(0.6)  # noqa: ASYNC251 - this holds it up
+        await reading
+
+
+async def test_a_large_backlog_gets_through(log: RedisLog) -> None:
+    """What was kept while Redis was away comes back as one batch."""
+    ids = [await begin(log) for _ in range(200)]
+    events = [Token("x" * 60, index=number) for number in range(1, 601)]
+    batch = [Append(one, 1, Cursor(0, 1), events) for one in ids]
+    assert set(await log.append(batch)) == {"ok"}
+    assert set(await log.append(batch)) == {"ok"}
+    for one in (ids[0], ids[-1]):
+        assert await read_all(log, one) == numbered(1, events)
 
 
 async def test_an_idle_worker_does_not_notice_a_restart(server: RedisServer, log: RedisLog) -> None:

@@ -2,7 +2,9 @@
 
 import asyncio
 import random
+import subprocess
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from time import monotonic
 
 import pytest
@@ -13,6 +15,7 @@ from app.streams.log import START, Append, Cursor
 from app.streams.redis_leases import HORIZON_MS
 from app.streams.redis_log import RedisLog
 from tests.contract.streams import DONE, begin, numbered, put, read_all, record, state, until, words
+from tests.support.chain import free_port
 from tests.support.redis import RedisServer
 from tests.support.redis_log import opened
 from tests.support.tcp_proxy import TcpProxy
@@ -344,3 +347,33 @@ async def test_a_user_that_may_not_ask_for_info_can_still_work() -> None:
         async with opened(f"redis://app:geheim@127.0.0.1:{server.port}") as log:
             stream_id = await begin(log)
             assert await put(log, stream_id, 1, [*words(1, random.randint(1, 9)), DONE]) == "ok"
+
+
+def certify(certificate: Path, private_key: Path) -> None:
+    """A certificate for the loopback address that vouches for itself."""
+    request = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=127.0.0.1"
+    paths = ["-keyout", str(private_key), "-out", str(certificate), "-addext", "subjectAltName=IP:127.0.0.1"]
+    subprocess.run([*request.split(), *paths], check=True, capture_output=True)
+
+
+async def test_tls_is_spoken_and_certificates_are_looked_at(tmp_path: Path) -> None:
+    certificate, private_key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    certify(certificate, private_key)
+    port = free_port()
+    with RedisServer(
+        tls_port=port,
+        tls_cert_file=certificate,
+        tls_key_file=private_key,
+        tls_ca_cert_file=certificate,
+        tls_auth_clients="no",
+    ):
+        async with opened(f"rediss://127.0.0.1:{port}?ssl_ca_certs={certificate}") as log:
+            stream_id = await begin(log)
+            waiting = asyncio.create_task(log.wait(stream_id, START, 10.0))
+            await asyncio.sleep(0.1)
+            assert await put(log, stream_id, 1, [*words(1, 500), DONE]) == "ok"
+            async with asyncio.timeout(3.0):
+                await waiting
+            assert await read_all(log, stream_id) == numbered(1, [*words(1, 500), DONE])
+        with pytest.raises(LogUnavailable, match="certificate"):
+            await RedisLog(f"rediss://127.0.0.1:{port}").open()

@@ -38,6 +38,7 @@ def test_credentials_and_options_are_taken_decoded() -> None:
     [
         ("http://u:secret@h", "scheme"),
         ("redis+x://u:secret@h", "scheme"),
+        ("redis://u:secret?x@h", "percent-encoded"),
         ("redis://u:secret@h:0", "host:port"),
         ("redis://u:secret@h:x", "host:port"),
         ("redis://u:secret@", "host:port"),
