@@ -9,7 +9,7 @@ import structlog
 from fastapi import FastAPI
 from gunicorn.arbiter import Arbiter
 
-from app.api import docs, errors, health, native, openai
+from app.api import docs, errors, health, native, openai, playground
 from app.api import streams as streams_api
 from app.api.context import Context
 from app.catalog import Upstream, load_catalog
@@ -86,7 +86,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         docs_url=None,
         redoc_url=None,
     )
-    for router in (native.router, streams_api.router, openai.router, health.router, docs.router):
+    for router in (native.router, streams_api.router, openai.router, health.router, docs.router, playground.router):
         app.include_router(router)
     docs.mount_assets(app)
     errors.install(app)

@@ -50,6 +50,7 @@ async def root() -> dict[str, Any]:
         "name": "sluice",
         "version": VERSION,
         "docs": "/docs",
+        "playground": "/playground",
         "generate": "/api/v1/generate",
         "openai": "/v1",
         "health": "/health",
