@@ -24,6 +24,7 @@ class Reader:
         self._log = log
         self._position = tail.position(after)
         self._wake: Callable[[], None] | None = None
+        self._beyond_cursor = False
 
     def follow(self, wake: Callable[[], None]) -> None:
         """Call `wake` when there is more to take; once, until `close`."""
@@ -44,16 +45,22 @@ class Reader:
         """What there is behind the cursor, which moves past it; empty when that is nothing yet.
 
         Raises:
-            CursorGone: the log no longer holds it.
+            CursorGone: neither the tail nor the log holds it any more.
             LogUnavailable: it is in the log only, which does not answer.
         """
         entries = self.take_now()
-        return self._passed(await self._page()) if entries is None else entries
+        if entries is not None:
+            return entries
+        page = await self._page()
+        return self._passed(page) if page else self._at_the_logs_end()
 
     def take_now(self) -> Sequence[Entry] | None:
         """As `take`, as far as that needs no log; None where it does."""
         tail = self._tail
         if self._position is None or self._position < tail.start:
+            if self._beyond_cursor:
+                # It fell behind while the log was away: the cursor would bring again what it had without ids.
+                raise CursorGone("The stream's log did not keep what follows.")
             self._position = tail.position(self.cursor)
             if self._position is None:
                 return None
@@ -68,13 +75,24 @@ class Reader:
         await asyncio.sleep(0)
         page = await self._log.read(self.record.stream_id, self.cursor, PAGE_EVENTS_MAX)
         check_contiguous(self.cursor, page)
-        if not page:
-            raise CursorGone("The stream's log no longer holds what follows this id.")
         return page
+
+    def _at_the_logs_end(self) -> Sequence[Entry]:
+        tail = self._tail
+        if tail.position(self.cursor) is not None:
+            # What the log did not have yet when it was asked has come since.
+            return self.take_now() or ()
+        if self.cursor <= tail.last:
+            raise CursorGone("The stream's log no longer holds what follows this id.")
+        # Its pages brought the reader further than the tail, whose events another worker writes: they come there too.
+        if tail.broken is not None:
+            raise tail.broken
+        return ()
 
     def _passed(self, entries: Sequence[Entry]) -> Sequence[Entry]:
         if entries:
             cursor, event = entries[-1]
             self.cursor = cursor or self.cursor
+            self._beyond_cursor = cursor is None
             self.ended = isinstance(event, ENDS)
         return entries

@@ -31,7 +31,8 @@ class Tail:
         self.last = after
         self.ended = False
         self.broken: SluiceError | None = None
-        self._before = after
+        # Of what lies before the oldest entry; None where that never got an id, and nobody can say that he is there.
+        self._before: Cursor | None = after
         self._unnamed_dropped = 0
         self._wakers: list[Callable[[], None]] = []
 
@@ -84,6 +85,6 @@ class Tail:
 
     def _drop(self, count: int) -> None:
         self._unnamed_dropped += sum(cursor is None for cursor, _ in self.entries[:count])
-        self._before = next((c for c, _ in reversed(self.entries[:count]) if c is not None), self._before)
+        self._before = self.entries[count - 1][0]
         del self.entries[:count]
         self.start += count
