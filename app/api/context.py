@@ -171,4 +171,9 @@ def resume(
 
 
 def _digest(value: object) -> str:
-    return blake2b(msgspec.json.encode(value, order="sorted"), digest_size=16).hexdigest()
+    try:
+        # As the log packs it, so that a request that cannot be packed is told so here.
+        packed = msgspec.msgpack.encode(value, order="sorted")
+    except (UnicodeEncodeError, OverflowError, RecursionError):
+        raise InvalidRequest("The request has text that is not Unicode, or a number beyond 64 bits.") from None
+    return blake2b(packed, digest_size=16).hexdigest()

@@ -1,18 +1,19 @@
 """Errors as answers: the one place that knows each surface's shape of them."""
 
+import random
 from typing import Any
 
 import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
 from app.errors import Internal, InvalidRequest, SluiceError
 from app.events import Failed
 from app.scope import note, request_id
-from app.streams.sse import openai_error
+from app.streams.sse import openai_error, sse
 
 log = structlog.get_logger(__name__)
 
@@ -23,7 +24,7 @@ def error_body(failed: Failed, scope: Scope, details: list[dict[str, Any]] | Non
     """The error as JSON, in the shape of the surface that `scope` asks."""
     if scope["path"].startswith("/v1/"):
         error = openai_error(failed)
-        error["param"] = details[0]["field"] if details else None
+        error["param"] = (details[0]["field"] or None) if details else None
         return {"error": error | {"request_id": request_id(scope)}}
     error = {
         "code": failed.code,
@@ -41,25 +42,39 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _http_exception)
 
 
-def internal_error(scope: Scope) -> JSONResponse:
+def internal_error(scope: Scope) -> Response:
     """The answer to a defect of ours."""
     return _answer(Internal("The server failed.").as_event(), scope)
 
 
-def _answer(failed: Failed, scope: Scope, details: list[dict[str, Any]] | None = None) -> JSONResponse:
+def _answer(failed: Failed, scope: Scope, details: list[dict[str, Any]] | None = None) -> Response:
     note(scope)["outcome"] = failed.code
+    if failed.status == 503 and _is_event_source(scope):
+        return _ask_again(failed)
     headers = {} if failed.retry_after_seconds is None else {"Retry-After": str(failed.retry_after_seconds)}
     return JSONResponse(error_body(failed, scope, details), failed.status, headers)
 
 
-async def _sluice_error(request: Request, error: Exception) -> JSONResponse:
+def _is_event_source(scope: Scope) -> bool:
+    """Whether a browser's `EventSource` asks, as far as its request tells."""
+    return scope["method"] == "GET" and (b"accept", b"text/event-stream") in scope["headers"]
+
+
+def _ask_again(failed: Failed) -> Response:
+    """An `EventSource` gives up on any status but 200, and asks again behind any stream that ends."""
+    retry_ms = random.randint(1000, 3000)  # noqa: S311
+    body = b"retry: %d\n" % retry_ms + sse("reconnect", {"reason": failed.code, "retry_ms": retry_ms})
+    return Response(body, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+
+
+async def _sluice_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, SluiceError)
     return _answer(error.as_event(), request.scope)
 
 
-async def _validation_error(request: Request, error: Exception) -> JSONResponse:
+async def _validation_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    details = [{"field": _field(item["loc"]), "message": item["msg"]} for item in error.errors()[:20]]
+    details = [_detail(item) for item in error.errors()[:20]]
     first = details[0]
     message = f"{first['field']}: {first['message']}" if first["field"] else str(first["message"])
     # OpenAI's API says 400 to what FastAPI's say 422 to; the SDK has an exception for each.
@@ -67,12 +82,18 @@ async def _validation_error(request: Request, error: Exception) -> JSONResponse:
     return _answer(Failed(InvalidRequest.code, message, status, retryable=False), request.scope, details)
 
 
+def _detail(item: dict[str, Any]) -> dict[str, Any]:
+    if item["type"] == "json_invalid":  # its location ends in the place in the text, which is no field
+        return {"field": "", "message": f"not JSON, from character {item['loc'][-1]} on"}
+    return {"field": _field(item["loc"]), "message": item["msg"]}
+
+
 def _field(location: tuple[int | str, ...]) -> str:
     """`messages.0.role` for ("body", "messages", 0, "role")."""
     return ".".join(str(part) for part in location[1:])
 
 
-async def _http_exception(request: Request, error: Exception) -> JSONResponse:
+async def _http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     code = _CODES.get(error.status_code, "invalid_request" if error.status_code < 500 else "internal_error")
     failed = Failed(code, str(error.detail), error.status_code, error.status_code >= 500)
