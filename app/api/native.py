@@ -60,7 +60,7 @@ async def chat(
     return _respond(request, body, body.message, ctx, who, _wants_stream(body, stream, accept), body.conversation_id)
 
 
-@router.get("/stream", responses=native_responses(None))
+@router.get("/stream", response_class=Response, responses=native_responses(None))
 async def stream(
     request: Request,
     ctx: Ctx,

@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 from app.api.context import Ctx, Wanted, Who, upstream_headers
 from app.api.openai_schemas import ChatCompletionBody, ModelCard, ModelList
-from app.api.openapi import openai_responses
+from app.api.openapi import openai_errors, openai_responses
 from app.errors import ModelNotFound
 from app.providers.base import GenerationRequest
 from app.streams.answer import Answer
@@ -45,7 +45,7 @@ async def models(ctx: Ctx) -> ModelList:
     return ModelList(data=[ModelCard(id=name) for name in ctx.models])
 
 
-@router.get("/models/{model:path}", responses=openai_responses())
+@router.get("/models/{model:path}", responses=openai_errors(404, 422))
 async def model(model: str, ctx: Ctx) -> ModelCard:
     """One model."""
     if model not in ctx.models:

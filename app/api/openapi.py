@@ -6,26 +6,24 @@ from pydantic import BaseModel
 
 from app.api.openai_schemas import ChatCompletion, OpenAIErrorAnswer
 from app.api.schemas import ErrorAnswer
+from app.events import Done, Token, Usage
+from app.streams.log import Cursor
+from app.streams.sse import Encoder, NativeEncoder, OpenAIEncoder
 
 Responses = dict[int | str, dict[str, Any]]
 
-NATIVE_STREAM = """event: token
-data: {"type":"content","token":"Why ","index":1}
 
-event: done
-data: {"done":true,"finish_reason":"stop","usage":{"input_tokens":5,"output_tokens":1},"total_tokens":6,\
-"duration_ms":41,"metadata":{"stream_id":"pYnkZ0gC2rT1uVwX3yZaBcDe","model":"simulator"}}
+def _example(encoder: Encoder) -> str:
+    done = Done("stop", Usage(5, 1), duration_ms=41)
+    return (encoder.encode(Cursor(0, 1), Token("Why ", index=1)) + encoder.encode(Cursor(0, 2), done)).decode()
 
-"""
-OPENAI_STREAM = """data: {"id":"chatcmpl-pYnkZ0gC2rT1uVwX3yZaBcDe","object":"chat.completion.chunk",\
-"created":1790000000,"model":"simulator","choices":[{"index":0,"delta":{"content":"Why "},"finish_reason":null}]}
 
-data: [DONE]
-
-"""
+_ID = "pYnkZ0gC2rT1uVwX3yZaBcDe"
+NATIVE_STREAM = _example(NativeEncoder(_ID, "simulator"))
+OPENAI_STREAM = _example(OpenAIEncoder(f"chatcmpl-{_ID}", "simulator", 1_790_000_000, include_usage=False))
 _ERRORS = {
     400: "The request cannot be carried out.",
-    404: "There is no such model.",
+    404: "There is no such model or stream.",
     413: "Larger than the server takes.",
     422: "Not what the schema says.",
     502: "The upstream failed.",
@@ -35,7 +33,10 @@ _ERRORS = {
 
 
 def native_responses(answer: type[BaseModel] | None) -> Responses:
-    """Of a native route that streams, and that answers with `answer` where it does not stream."""
+    """Of a native route that streams, and that answers with `answer` where it does not stream.
+
+    One that always streams has the plain `response_class`: FastAPI would add JSON for its own.
+    """
     return _responses(answer, NATIVE_STREAM, ErrorAnswer)
 
 
@@ -44,11 +45,24 @@ def openai_responses() -> Responses:
     return _responses(ChatCompletion, OPENAI_STREAM, OpenAIErrorAnswer)
 
 
+def native_errors(*statuses: int) -> Responses:
+    """Of a native route that does not stream, besides its answer."""
+    return _errors(ErrorAnswer, statuses)
+
+
+def openai_errors(*statuses: int) -> Responses:
+    """Of a route under /v1 that does not stream, besides its answer."""
+    return _errors(OpenAIErrorAnswer, statuses)
+
+
 def _responses(answer: type[BaseModel] | None, example: str, error: type[BaseModel]) -> Responses:
     content: dict[str, Any] = {"text/event-stream": {"schema": {"type": "string"}, "example": example}}
     header = {"X-Stream-Id": {"description": "Names the stream.", "schema": {"type": "string"}}}
     success: dict[str, Any] = {"description": "The answer.", "content": content, "headers": header}
     if answer is not None:
         success["model"] = answer
-    failures: Responses = {status: {"model": error, "description": text} for status, text in _ERRORS.items()}
-    return {200: success} | failures
+    return {200: success} | _errors(error, tuple(_ERRORS))
+
+
+def _errors(error: type[BaseModel], statuses: tuple[int, ...]) -> Responses:
+    return {status: {"model": error, "description": _ERRORS[status]} for status in statuses}

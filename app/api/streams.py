@@ -6,7 +6,7 @@ from fastapi import APIRouter, Path, Query
 from starlette.responses import Response
 
 from app.api.context import Ctx, Who, resume
-from app.api.openapi import Responses, native_responses
+from app.api.openapi import Responses, native_errors, native_responses
 from app.api.schemas import ErrorAnswer, StatusAnswer
 from app.errors import InvalidCursor, NotFound
 from app.streams.log import START, STREAM_ID, parse_id
@@ -22,7 +22,7 @@ _GONE: Responses = {
 }
 
 
-@router.get("/{stream_id}", responses={**native_responses(None), **_GONE})
+@router.get("/{stream_id}", response_class=Response, responses={**native_responses(None), **_GONE})
 async def read(
     stream_id: StreamId,
     ctx: Ctx,
@@ -43,16 +43,14 @@ async def read(
     return resume(ctx, reader, lambda found: NativeEncoder(stream_id, found.record.request.model))
 
 
-@router.delete(
-    "/{stream_id}", status_code=204, responses={404: {"model": ErrorAnswer, "description": "No such stream."}}
-)
+@router.delete("/{stream_id}", status_code=204, responses=native_errors(404, 422))
 async def cancel(stream_id: StreamId, ctx: Ctx, who: Who) -> Response:
     """Stop the generation; its readers get the error `cancelled`. A stream that has ended stays as it is."""
     await ctx.streams.cancel(_known(stream_id), who.principal)
     return Response(status_code=204)
 
 
-@router.get("/{stream_id}/status", responses={404: {"model": ErrorAnswer, "description": "No such stream."}})
+@router.get("/{stream_id}/status", responses=native_errors(404, 422))
 async def status(stream_id: StreamId, ctx: Ctx, who: Who) -> StatusAnswer:
     """How far the stream is."""
     found = await ctx.streams.status(_known(stream_id), who.principal)
