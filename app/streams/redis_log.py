@@ -64,8 +64,8 @@ class RedisLog(RedisLeases):
         stream_bytes_max: most bytes of events that one stream holds.
         ttl_seconds: how long a stream is kept after its end.
         lease_seconds: how long a worker counts as alive after each `beat`.
-        running_seconds: how long a running stream is kept after its last write; more than the longest stream and the
-            time in which its readers may come back.
+        running_seconds: how long a running stream is kept after its last write; more than the longest stream with its
+            takeovers, and the time in which its readers may come back.
         command_seconds: a command that takes longer has failed.
         probe_seconds: how often the connection that waits is proved to be alive.
 
@@ -95,7 +95,7 @@ class RedisLog(RedisLeases):
         super().__init__(buckets, lease_seconds, running_seconds)
         self._stream_bytes_max = stream_bytes_max
         self._ended_ms = int(ttl_seconds * 1000)
-        self._creation = Creation(buckets, self._running_ms, 4 * self._running_ms + self._ended_ms)
+        self._creation = Creation(buckets, self._running_ms, self._running_ms + self._ended_ms)
         self._tails = [Tail(link, probe_seconds) for link in buckets.links]
 
     async def open(self) -> Self:

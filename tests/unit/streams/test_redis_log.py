@@ -1,6 +1,7 @@
 """What Redis may lose, never in silence: evicted, flushed, restarted, failed over, and a clock that was set back."""
 
 import asyncio
+import hashlib
 import random
 import subprocess
 from collections.abc import AsyncIterator, Iterator
@@ -11,6 +12,7 @@ import pytest
 
 from app.errors import CursorGone, LogFull, LogUnavailable, NotFound
 from app.events import Event, Failed, Reset, Token
+from app.streams import redis_log, redis_scripts
 from app.streams.log import START, Append, Cursor
 from app.streams.redis_leases import HORIZON_MS
 from app.streams.redis_log import RedisLog
@@ -274,6 +276,39 @@ async def test_whoever_takes_over_after_such_a_failover_gives_no_id_a_second_tim
     assert await put(log, stream_id, 0, again, fence=2, epoch=1) == "ok"
     for after in {START, Cursor(0, known), Cursor(0, known + 10)}:
         assert await read_all(log, stream_id, after) == numbered(0, again, epoch=1)
+
+
+async def test_without_the_servers_id_such_a_takeover_would_give_ids_twice() -> None:
+    """The guard off, by a user that may not ask for it: what it is for."""
+    with RedisServer() as master, RedisServer(replica_of=master) as replica:
+        replica.wait_synced()
+        for one in (master, replica):
+            one.ask("ACL", "SETUSER", "app", "on", ">geheim", "~sluice:*", "+@all", "-info")
+        async with TcpProxy(master.port) as proxy, opened(f"redis://app:geheim@127.0.0.1:{proxy.port}") as log:
+            pair = StaleReplica(master, replica, proxy)
+            stream_id = await begin(log, "gone")
+            await put(log, stream_id, 1, words(1, 40))
+            await replicated(pair)
+            pair.detach()
+            assert await put(log, stream_id, 41, words(41, 10)) == "ok"
+            await pair.fail_over(log)
+            assert await log.claim(stream_id, "w1", 1) == 2
+            assert await put(log, stream_id, 41, words(901, 20), fence=2) == "ok"
+            # Whoever had read up to 50 is led over ten events that it never saw.
+            assert await read_all(log, stream_id, Cursor(0, 50)) == numbered(51, words(911, 10))
+
+
+async def test_without_the_fence_a_former_owner_would_write(log: RedisLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The guard off: what it is for."""
+    check = b"if known[1] ~= ARGV[at + 1] then"
+    assert check in redis_scripts.APPEND.text
+    text = redis_scripts.APPEND.text.replace(check, b"if not known[1] then")
+    unfenced = redis_scripts.Script(text, hashlib.sha1(text, usedforsecurity=False).hexdigest().encode())
+    stream_id = await begin(log, "w1")
+    assert await log.claim(stream_id, "w2", 1) == 2
+    assert await put(log, stream_id, 1, words(1, 1), fence=1) == "fenced"
+    monkeypatch.setattr(redis_log, "APPEND", unfenced)
+    assert await put(log, stream_id, 1, words(1, 1), fence=1) == "ok"
 
 
 async def test_a_takeover_on_the_same_server_keeps_everything(log: RedisLog) -> None:
