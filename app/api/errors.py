@@ -83,7 +83,7 @@ async def _validation_error(request: Request, error: Exception) -> Response:
 
 
 def _detail(item: dict[str, Any]) -> dict[str, Any]:
-    if item["type"] == "json_invalid":  # its location ends in the place in the text, which is no field
+    if isinstance(item["loc"][-1], int) and item["type"] == "json_invalid":  # a place in the text is no field
         return {"field": "", "message": f"not JSON, from character {item['loc'][-1]} on"}
     return {"field": _field(item["loc"]), "message": item["msg"]}
 
