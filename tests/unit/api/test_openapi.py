@@ -1,0 +1,145 @@
+"""What OpenAPI says of the routes is what they do."""
+
+import json
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+import pydantic
+import pytest
+
+import app.api.openai_schemas
+import app.api.schemas
+from app.api.openapi import NATIVE_STREAM, OPENAI_STREAM
+from tests.support.server import AppServer
+from tests.support.sse import decode
+
+STREAMING = {
+    ("post", "/api/v1/generate"),
+    ("post", "/api/v1/chat"),
+    ("get", "/api/v1/stream"),
+    ("get", "/api/v1/streams/{stream_id}"),
+    ("post", "/v1/chat/completions"),
+}
+ALWAYS_STREAMING = {("get", "/api/v1/stream"), ("get", "/api/v1/streams/{stream_id}")}
+
+
+@pytest.fixture(scope="module")
+def api(server: AppServer) -> dict[str, Any]:
+    found: dict[str, Any] = server.get("/openapi.json").json
+    return found
+
+
+def operations(api: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    for path, item in api["paths"].items():
+        for method, operation in item.items():
+            yield method, path, operation
+
+
+def models() -> dict[str, type[pydantic.BaseModel]]:
+    found = {**vars(app.api.schemas), **vars(app.api.openai_schemas)}
+    return {
+        name: each for name, each in found.items() if isinstance(each, type) and issubclass(each, pydantic.BaseModel)
+    }
+
+
+def test_an_event_stream_is_declared_where_there_is_one_and_nowhere_else(api: dict[str, Any]) -> None:
+    declared = {
+        (method, path)
+        for method, path, operation in operations(api)
+        if "text/event-stream" in operation["responses"].get("200", {}).get("content", {})
+    }
+    assert declared == STREAMING
+
+
+def test_json_is_declared_where_there_is_some(api: dict[str, Any]) -> None:
+    for method, path, operation in operations(api):
+        success = operation["responses"].get("200")
+        if success:
+            assert ("application/json" in success["content"]) == ((method, path) not in ALWAYS_STREAMING)
+
+
+def test_every_error_is_declared_in_its_surfaces_shape(api: dict[str, Any]) -> None:
+    for method, path, operation in operations(api):
+        for status, answer in operation["responses"].items():
+            for content in answer.get("content", {}).values():
+                if status >= "400":
+                    expected = "OpenAIErrorAnswer" if path.startswith("/v1/") else "ErrorAnswer"
+                    assert content["schema"]["$ref"].endswith(f"/{expected}"), (method, path, status)
+
+
+def test_every_operation_is_described(api: dict[str, Any]) -> None:
+    for method, path, operation in operations(api):
+        assert operation.get("description"), (method, path)
+
+
+def test_every_field_of_a_request_is_described_or_plain(api: dict[str, Any]) -> None:
+    for name in ("GenerateBody", "ChatBody", "SimulatorBody"):
+        for field, schema in api["components"]["schemas"][name]["properties"].items():
+            told = json.dumps(schema)
+            assert "description" in told or "$ref" in told, (name, field)
+
+
+def test_the_bounds_are_published(api: dict[str, Any]) -> None:
+    generate = api["components"]["schemas"]["GenerateBody"]["properties"]
+    assert (generate["prompt"]["minLength"], generate["prompt"]["maxLength"]) == (1, 100_000)
+    assert '"maximum": 32768' in json.dumps(generate["max_tokens"])
+    assert '"maximum": 2' in json.dumps(generate["temperature"])
+
+
+def test_examples_of_bodies_fit_their_own_models(api: dict[str, Any]) -> None:
+    checked = 0
+    for name, schema in api["components"]["schemas"].items():
+        for example in schema.get("examples", []):
+            models()[name].model_validate(example)
+            checked += 1
+    assert checked >= 4
+
+
+def test_examples_of_fields_fit_their_own_fields(api: dict[str, Any]) -> None:
+    checked = 0
+    for name, model in models().items():
+        for field, info in model.model_fields.items():
+            for example in info.examples or []:
+                field_type: Any = Annotated[info.annotation, info]
+                pydantic.TypeAdapter(field_type).validate_python(example)
+                checked += 1
+                assert name in api["components"]["schemas"], f"{name}.{field} is published nowhere"
+    assert checked >= 15
+
+
+def test_the_examples_of_streams_are_streams(api: dict[str, Any]) -> None:
+    *_, done = decode(NATIVE_STREAM.encode())
+    assert [frame.event for frame in decode(NATIVE_STREAM.encode())] == ["token", "done"]
+    assert done.json()["metadata"]["stream_id"] in done.id
+    assert decode(OPENAI_STREAM.encode())[-1].data == "[DONE]"
+    for method, path in STREAMING:
+        example = api["paths"][path][method]["responses"]["200"]["content"]["text/event-stream"]["example"]
+        assert example == (OPENAI_STREAM if path.startswith("/v1/") else NATIVE_STREAM)
+
+
+def test_examples_of_requests_are_answered(server: AppServer, api: dict[str, Any]) -> None:
+    """Whoever copies one gets an answer."""
+    for path, name in (
+        ("/api/v1/generate", "GenerateBody"),
+        ("/api/v1/chat", "ChatBody"),
+        ("/v1/chat/completions", "ChatCompletionBody"),
+    ):
+        for example in api["components"]["schemas"][name]["examples"]:
+            quick = {"max_tokens": 2, "simulator": {"first_token_ms": 0, "tokens_per_second": 0}}
+            answer = server.post(path, example | quick)
+            assert answer.status == 200
+            assert len(answer.body) > 50
+
+
+def test_an_answer_has_the_shape_that_is_published(server: AppServer) -> None:
+    quick = {"max_tokens": 2, "simulator": {"first_token_ms": 0}}
+    native = server.post("/api/v1/generate", {"prompt": "Say it."} | quick)
+    app.api.schemas.GenerateAnswer.model_validate(native.json)
+    asked = {"model": "simulator", "messages": [{"role": "user", "content": "Say it."}]}
+    openai = server.post("/v1/chat/completions", asked | quick)
+    app.api.openai_schemas.ChatCompletion.model_validate(openai.json)
+    app.api.schemas.ErrorAnswer.model_validate(server.post("/api/v1/generate", {}).json)
+    app.api.openai_schemas.OpenAIErrorAnswer.model_validate(server.post("/v1/chat/completions", {}).json)
+    app.api.schemas.Health.model_validate(server.get("/health").json)
+    app.api.openai_schemas.ModelList.model_validate(server.get("/v1/models").json)
+    app.api.openai_schemas.ModelCard.model_validate(server.get("/v1/models/simulator").json)
