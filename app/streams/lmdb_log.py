@@ -8,6 +8,7 @@ readers see the last commit and wait for nobody.
 
 import asyncio
 import os
+import struct
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from time import monotonic
@@ -41,6 +42,9 @@ TRANSACTION_EVENTS_MAX = 2000
 FORGET_TRANSACTION_SECONDS = 0.002
 FORGET_SECONDS = 0.5
 
+# What reading raises where this version did not write. No damage by itself: a later version may have been there.
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, struct.error, IndexError)
+
 T = TypeVar("T")
 
 
@@ -71,6 +75,7 @@ class LmdbLog:
         self._pid = os.getpid()
         self._store: LmdbStore | None = None
         self._broken = False
+        self._closed = True
         self._waiters = Waiters()
         # The end of each stream that somebody waits for, as it was when last looked at.
         self._seen: dict[str, tuple[int, int] | None] = {}
@@ -90,15 +95,19 @@ class LmdbLog:
             self._close_store()
             detail = f"{self._path}: {error.strerror}"
             raise LogUnavailable("The stream log cannot be opened.", detail=detail) from error
+        self._closed = False
         return self
 
     async def aclose(self) -> None:
-        if self._store is not None:
-            self._wakeups.close()
-            self._close_store()
+        if self._closed:
+            return
+        self._closed = True
+        self._wakeups.close()
         self._lock.close()
+        self._close_store()
         if self._poll_timer is not None:
             self._poll_timer.cancel()
+            self._poll_timer = None
         self._waiters.wake_all()
 
     async def create(self, record: StreamRecord, owner: str) -> StreamRecord:
@@ -107,7 +116,7 @@ class LmdbLog:
             if known is not None:
                 return known
             if not self._room.has_for_stream(transaction):
-                raise _full()
+                raise LogFull("The server's stream log is full.", retry_after_seconds=5)
             self._streams.add(transaction, record, owner)
             return record
 
@@ -231,6 +240,8 @@ class LmdbLog:
     async def reap(self) -> None:
         """Forget what ended more than `ttl_seconds` ago, and what dead processes left; leave a store that was given
         up for the one that took its place."""
+        if self._closed:
+            raise LogUnavailable("The stream log is closed.")
         if self._store is None or self._broken or not self._store.is_current:
             await self._reopen()
         self._wakeups.forget()
@@ -266,7 +277,7 @@ class LmdbLog:
         self._store = await open_store(self._path, self._bytes_max)
         self._tables = self._store.tables
         self._streams = LmdbStreams(self._store.tables, self._lease_seconds)
-        self._room = LmdbRoom(self._store.tables, self._store.identity.bytes)
+        self._room = LmdbRoom(self._store.env, self._store.tables, self._store.identity.bytes)
         self._broken = False
 
     async def _reopen(self) -> None:
@@ -292,7 +303,7 @@ class LmdbLog:
         try:
             with self._env().begin() as transaction:
                 return work(transaction)
-        except (lmdb.Error, msgspec.DecodeError) as error:
+        except (lmdb.Error, *UNREADABLE) as error:
             raise self._failure(error) from error
 
     async def _write(self, work: Callable[[Write], T]) -> T:
@@ -304,15 +315,16 @@ class LmdbLog:
         try:
             with self._env().begin(write=True) as transaction:
                 return work(transaction)
-        except (lmdb.Error, msgspec.DecodeError) as error:
+        except (lmdb.Error, *UNREADABLE) as error:
             raise self._failure(error) from error
 
     def _failure(self, error: Exception) -> LogUnavailable:
         if isinstance(error, lmdb.MapFullError):
-            return _full()
+            return LogFull("The server's stream log is full.", retry_after_seconds=5)
         if isinstance(error, DAMAGE) and self._store is not None:
             self._store.mark_damaged()
-        self._broken = self._broken or isinstance(error, lmdb.PanicError)
+        # Whatever else LMDB says may be damage too: opening the store anew looks closer.
+        self._broken = self._broken or (isinstance(error, lmdb.Error) and not isinstance(error, lmdb.DiskError))
         return LogUnavailable("The stream log does not answer.", detail=f"{self._path}: {error}")
 
     def _ends(self, transaction: Read, stream_ids: Sequence[str]) -> list[tuple[int, int] | None]:
@@ -342,7 +354,3 @@ def _parts(batch: Sequence[Append]) -> Iterator[Sequence[Append]]:
         events += len(append.events)
     if part:
         yield part
-
-
-def _full() -> LogFull:
-    return LogFull("The server's stream log is full.", retry_after_seconds=5)

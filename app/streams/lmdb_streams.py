@@ -165,7 +165,7 @@ class LmdbStreams:
     def _forget_rows(self, transaction: Write, stream: bytes) -> None:
         packed = transaction.get(stream, db=self._tables.records)
         if packed is not None:
-            key = _keyed.decode(packed).idempotency.encode()
+            key = _key_of(packed)
             if key and transaction.get(key, db=self._tables.keys) == stream:
                 transaction.delete(key, db=self._tables.keys)
         for table in (self._tables.records, self._tables.states, self._tables.readers):
@@ -194,6 +194,14 @@ def _name(owner: str) -> bytes:
     if not name or b"\0" in name or len(name) > 400:
         raise ValueError(f"{owner!r} is no name for a worker")
     return name
+
+
+def _key_of(packed_record: bytes) -> bytes:
+    """A record's idempotency key; none, if it cannot be read: deleting must go on."""
+    try:
+        return _keyed.decode(packed_record).idempotency.encode()
+    except msgspec.DecodeError:
+        return b""
 
 
 def _claim(row: Row, stream: bytes) -> bytes:
