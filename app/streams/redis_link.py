@@ -23,6 +23,8 @@ log = structlog.get_logger(__name__)
 RETRY_SECONDS_MIN = 0.05
 # Redis counts as back at most this long, and one round trip, after it is.
 RETRY_SECONDS_MAX = 1.0
+# For a free connection. Only while commands come back, since the first that does not lets all who wait go.
+QUEUE_SECONDS = 2.0
 # Finding the server again may mean asking several Sentinels or nodes, of which some are gone too.
 LOCATE_SECONDS = 1.0
 # By these a server says that it is not the one, or not now: look where the bucket is. While a cluster moves the slot
@@ -41,8 +43,7 @@ class Link:
     """To the server that holds `bucket`.
 
     Args:
-        command_seconds: a command that takes longer counts as failed. Connecting, or waiting for a connection, may take
-            as long once more.
+        command_seconds: a command that takes longer counts as failed. Connecting may take as long once more.
         connections_max: commands at one time.
     """
 
@@ -134,7 +135,7 @@ class Link:
     async def _bounded(self, verb: bytes, what: bytes, *arguments: Argument) -> Any:
         if self._slots.locked():
             try:
-                async with asyncio.timeout(self._command_seconds):
+                async with asyncio.timeout(QUEUE_SECONDS):
                     await self._slots.acquire()
             except TimeoutError:
                 raise LogUnavailable("The stream log is too busy.", retry_after_seconds=1) from None

@@ -79,9 +79,13 @@ class RedisServer:
                 cwd=self.folder,
                 stdout=log,
                 stderr=log,
-                preexec_fn=die_with_parent,  # noqa: PLW1509 - as everywhere here: a test run that is killed leaves nothing
+                preexec_fn=die_with_parent(),  # noqa: PLW1509 - as everywhere here: a test run that is killed leaves nothing
             )
-        wait_until(self.answers, f"redis-server on {self.port}: {self.folder / 'log'}")
+        try:
+            wait_until(self.answers, f"redis-server on {self.port}: {self.folder / 'log'}")
+        except BaseException:
+            self.kill()
+            raise
 
     def answers(self) -> bool:
         try:
