@@ -1,0 +1,41 @@
+"""Models files for tests, whose upstream is the scripted one."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tests.support.upstream import ScriptedUpstream
+
+
+class Models:
+    """A models file with more names than a test module has tests, so that each has scripts and logs of its own.
+
+    Args:
+        folder: where the file is written.
+        upstream: whom the models ask.
+        settings: of the upstream in all of them: `idle_seconds` and the like.
+    """
+
+    COUNT = 100
+
+    def __init__(self, folder: Path, upstream: ScriptedUpstream, **settings: Any) -> None:
+        self.path = folder / "models.json"  # JSON is YAML
+        self._catalog: dict[str, Any] = {"simulator": [{"provider": "simulator"}]}
+        self._upstream = {"provider": "openai", "base_url": upstream.base_url, **settings}
+        self._names = [f"model-{number}" for number in range(self.COUNT)]
+        self._unused = iter(self._names)
+        for name in self._names:
+            self._catalog[name] = [self._upstream]
+        self._write()
+
+    def add(self, name: str, **settings: Any) -> None:
+        """Another model, with settings of its own; before the file is read."""
+        self._catalog[name] = [self._upstream | settings]
+        self._write()
+
+    def unused(self) -> str:
+        """A name that nobody had before."""
+        return next(self._unused)
+
+    def _write(self) -> None:
+        self.path.write_text(json.dumps({"models": self._catalog}))

@@ -1,0 +1,50 @@
+"""A chain's workers, asked one by one past NGINX."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.support.call import ask
+from tests.support.chain import Chain
+
+POLL_SECONDS = 0.02
+
+
+def sockets(chain: Chain) -> list[Path]:
+    """Where the workers listen, in the order of their slots."""
+    return sorted((chain.state_dir / "run").glob("worker-*.sock"))
+
+
+def active_streams(target: str | Path) -> int:
+    """How many streams a worker produces, by its own account."""
+    return int(ask(target, "/health").json["checks"]["active_streams"])
+
+
+def all_active_streams(chain: Chain) -> list[int]:
+    """The same of each worker."""
+    return [active_streams(path) for path in sockets(chain)]
+
+
+def until(condition: Callable[[], object], seconds: float, what: str) -> None:
+    """Wait for something that comes about by itself."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
+        time.sleep(POLL_SECONDS)
+
+
+def until_replaced(chain: Chain, dead: set[int], seconds: float = 20.0) -> None:
+    """Wait until other processes are in the place of the `dead` workers and answer."""
+
+    def replaced() -> bool:
+        pids = chain.worker_pids()
+        return len(pids) == int(chain.env["WORKERS"]) and not dead & set(pids) and _all_answer(chain)
+
+    until(replaced, seconds, f"workers {dead} are replaced")
+
+
+def _all_answer(chain: Chain) -> bool:
+    try:
+        return len(all_active_streams(chain)) == int(chain.env["WORKERS"])
+    except OSError:
+        return False
