@@ -29,7 +29,9 @@ async def open_backend(
         return await LmdbLog(Path(rest), bytes_max, stream_bytes_max, ttl_seconds, lease_seconds).open()
     if is_shared(url):
         return await RedisLog(url, stream_bytes_max, ttl_seconds, lease_seconds).open()
-    raise LogUnavailable(f"SLUICE_STREAM_LOG: {url!r} is none of memory://, lmdb:///folder, redis://… and rediss://….")
+    raise LogUnavailable(
+        f"SLUICE_STREAM_LOG: {scheme}:// is none of memory://, lmdb:///folder, redis://… and rediss://…."
+    )
 
 
 def is_shared(url: str) -> bool:

@@ -5,10 +5,12 @@ from time import monotonic
 
 import structlog
 
-from app.errors import LogUnavailable, NotFound, ProducerLost, SluiceError
+from app.errors import CursorGone, LogUnavailable, NotFound, ProducerLost, SluiceError
 from app.events import Token
+from app.streams.generation import Generation
 from app.streams.log import START, Cursor, StreamRecord, StreamState, check_contiguous
 from app.streams.registry import LiveStream, Streams
+from app.streams.tail import Tail
 
 log = structlog.get_logger(__name__)
 
@@ -19,6 +21,7 @@ SILENT_SECONDS = 1.0
 RETRY_SECONDS = 0.5
 # A request that brings its workers down must not go through all of them.
 TAKEOVERS_MAX = 3
+LOST = ProducerLost("The worker that generated this died, and nobody went on where it stopped.").as_event()
 
 
 class Follower:
@@ -33,6 +36,7 @@ class Follower:
         self._backend = streams.backend
         self._lease_seconds = lease_seconds
         self._claim_from = 0.0
+        self._unwanted: dict[str, int] = {}
 
     def log_was_away(self) -> None:
         """Claim nothing for a while: owners could not renew their leases either, and go on producing."""
@@ -40,9 +44,16 @@ class Follower:
 
     async def follow(self, live: LiveStream) -> None:
         """Until the stream ends, nobody reads it here any more, or it is produced here."""
+        heard = monotonic()
         while live.readers and not live.tail.ended and live.generation is None:
             try:
-                await self._step(live)
+                if fetched := await self._fetch(live):
+                    heard = monotonic()
+                elif monotonic() - heard >= SILENT_SECONDS:
+                    heard = monotonic()
+                    await self._look(live)
+                if fetched < PAGE_EVENTS_MAX:
+                    await self._backend.wait(live.stream_id, live.tail.last, SILENT_SECONDS)
             except LogUnavailable:
                 self.log_was_away()
                 await asyncio.sleep(RETRY_SECONDS)
@@ -50,26 +61,22 @@ class Follower:
                 live.tail.break_off(error)
                 return
 
-    async def _step(self, live: LiveStream) -> None:
-        if await self._fetch(live):
-            return
-        await self._backend.wait(live.stream_id, live.tail.last, SILENT_SECONDS)
-        if await self._fetch(live):
-            return
-        found = await self._backend.describe(live.stream_id)
-        if found is None:
-            raise NotFound("The stream's log is gone.")
-        if found[1].state == "running" and not found[1].owner_alive:
-            await self.take_over(*found)
-
-    async def _fetch(self, live: LiveStream) -> bool:
+    async def _fetch(self, live: LiveStream) -> int:
         page = await self._backend.read(live.stream_id, live.tail.last, PAGE_EVENTS_MAX)
         check_contiguous(live.tail.last, page)
         # Another task may have brought some of it meanwhile: a follower and the reaper can meet at one stream.
         new = [entry for entry in page if entry[0] > live.tail.last]
         if new:
             live.tail.extend(new)
-        return bool(page)
+        return len(page)
+
+    async def _look(self, live: LiveStream) -> None:
+        """The stream is silent: see whether somebody still produces it."""
+        found = await self._backend.describe(live.stream_id)
+        if found is None:
+            raise NotFound("The stream's log is gone.")
+        if found[1].state == "running" and not found[1].owner_alive:
+            await self.take_over(*found)
 
     async def take_over(self, record: StreamRecord, state: StreamState, go_on: bool = True) -> None:
         """Own a stream whose owner is gone, unless somebody else is faster; go on with it, or else end it.
@@ -82,20 +89,44 @@ class Follower:
         fence = await self._backend.claim(record.stream_id, self._streams.owner, state.fence)
         if fence is None:
             return
-        said = await self._said(record.stream_id)
-        live = self._streams.enter(record, said.last)
-        while live.tail.last < said.last:
-            await self._fetch(live)
-        log.info("took a stream over", stream=record.stream_id, tokens=said.content_tokens, owner_before=state.owner)
+        log.info("took a stream over", stream=record.stream_id, owner_before=state.owner)
+        try:
+            said = await self._said(record.stream_id)
+            live = self._streams.enter(record, said.last)
+            while live.tail.last < said.last:
+                await self._fetch(live)
+        except CursorGone:
+            await self._end_broken(record, fence)
+            return
+        except BaseException:
+            # Owned and not produced, it would keep its readers waiting for ever.
+            self._unwanted[record.stream_id] = fence
+            raise
         if go_on and state.takeovers < TAKEOVERS_MAX and not said.tool_calls:
             self._streams.produce(live, fence, said.text, said.content_tokens)
         else:
-            self._end(live, fence)
+            self._streams.committer.add(self._streams.own(live, fence), LOST)
 
-    def _end(self, live: LiveStream, fence: int) -> None:
-        generation = self._streams.own(live, fence)
-        lost = ProducerLost("The worker that generated this died, and nobody went on where it stopped.")
-        self._streams.committer.add(generation, lost.as_event())
+    async def _end_broken(self, record: StreamRecord, fence: int) -> None:
+        """End a claimed stream whose log has lost a part: nobody can tell what was said there."""
+        if live := self._streams.live.get(record.stream_id):
+            live.tail.break_off(CursorGone("The stream's log has lost a part of it."))
+        self._unwanted[record.stream_id] = fence
+        if found := await self._backend.describe(record.stream_id):
+            # A tail of its own, since that of the readers ends before the gap.
+            generation = Generation(record, Tail(found[1].last), fence, on_over=lambda: None)
+            self._streams.committer.add(generation, LOST)
+            del self._unwanted[record.stream_id]
+
+    async def give_back(self) -> None:
+        """Let others claim what was claimed here and could not be used.
+
+        Raises:
+            LogUnavailable
+        """
+        for stream_id, fence in list(self._unwanted.items()):
+            await self._backend.release(stream_id, fence)
+            del self._unwanted[stream_id]
 
     async def _said(self, stream_id: str) -> "Said":
         said = Said()

@@ -61,6 +61,7 @@ class Keeper:
         if self._streams.released:
             return
         await self._backend.beat(self._streams.owner)
+        await self._follower.give_back()
         for stream_id in await self._backend.cancel_requests(self._streams.owner):
             if live := self._streams.live.get(stream_id):
                 self._streams.cancel_here(live)
