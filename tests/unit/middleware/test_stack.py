@@ -1,0 +1,60 @@
+"""What stands between a stream and its client; looked at in another process, since making an app sets up its logs."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[3]
+WALK = """
+import json
+from app.main import create_app
+from starlette.middleware.base import BaseHTTPMiddleware
+
+def bases(cls):
+    return [base.__name__ for base in cls.__mro__]
+
+app = create_app()
+stack, classes = app.build_middleware_stack(), []
+while stack is not None:
+    classes.append((type(stack).__name__, bases(type(stack))))
+    stack = getattr(stack, "app", None) or getattr(stack, "_app", None)
+print(json.dumps({
+    "declared": [(each.cls.__name__, bases(each.cls)) for each in app.user_middleware],
+    "built": classes,
+}))
+"""
+
+
+def walked() -> dict[str, list[tuple[str, list[str]]]]:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("SLUICE_")}
+    ran = subprocess.run(
+        [sys.executable, "-c", WALK],
+        cwd=ROOT,
+        env=environment | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert ran.returncode == 0, ran.stderr
+    found: dict[str, list[tuple[str, list[str]]]] = json.loads(ran.stdout.splitlines()[-1])
+    return found
+
+
+def test_every_middleware_is_pure_asgi_and_none_compresses() -> None:
+    """A BaseHTTPMiddleware hides disconnects and costs ten times the stream; GZip withholds the headers."""
+    found = walked()
+    names = [name for name, _ in found["declared"]]
+    assert {"RequestIdMiddleware", "AccessLogMiddleware", "ErrorsMiddleware"} <= set(names)
+    assert len(found["built"]) >= len(names) + 2, "the walk reaches all that was built"
+    for name, bases in found["declared"] + found["built"]:
+        assert "BaseHTTPMiddleware" not in bases, name
+        assert "GZipMiddleware" not in bases, name
+        assert "compress" not in name.lower(), name
+
+
+def test_a_request_is_named_before_it_is_logged_and_logged_before_it_fails() -> None:
+    names = [name for name, _ in walked()["declared"]]
+    assert names.index("RequestIdMiddleware") == 0
+    assert names.index("RequestIdMiddleware") < names.index("AccessLogMiddleware") < names.index("ErrorsMiddleware")
