@@ -25,7 +25,7 @@ test: $(DEVELOPMENT) ## Run every test; installs the programs they need where it
 	@scripts/install-system-packages.sh
 	$(PYTHON) -m pytest $(ARGS)
 
-check: lint types imports ## Lint, types and import directions
+check: lint types imports generated ## Lint, types, import directions, and documents that are made from the code
 
 lint: $(DEVELOPMENT) ## Look for mistakes and for what `make format` would change
 	$(PYTHON) -m ruff check .
@@ -36,6 +36,12 @@ types: $(DEVELOPMENT)
 
 imports: $(DEVELOPMENT)
 	.venv/bin/lint-imports --config .importlinter
+
+generated: $(DEVELOPMENT)
+	$(PYTHON) -m scripts.generate --check
+
+generate: $(DEVELOPMENT) ## Write what is made from the code: settings, errors, modules, commands
+	$(PYTHON) -m scripts.generate
 
 format: $(DEVELOPMENT) ## Format the code and repair what can be repaired
 	$(PYTHON) -m ruff check --fix --quiet . || true
@@ -57,4 +63,4 @@ clean: ## Remove what was made here, except the virtual environment
 $(RUNTIME) $(DEVELOPMENT): .venv/installed-%: %.lock
 	@scripts/setup.sh $< $@
 
-.PHONY: help setup run serve test check lint types imports format lock bench examples clean
+.PHONY: help setup run serve test check lint types imports generated generate format lock bench examples clean
