@@ -23,7 +23,7 @@ from uvicorn import Server
 from uvicorn_worker import UvicornWorker
 
 from app.observability.logging import adopt_stdlib_logger
-from app.pod import Identity
+from app.pod import Identity, Pod
 from app.protocol import SluiceProtocol
 from app.slots import Slots, SlotSocket
 from app.timeouts import ledger
@@ -88,6 +88,7 @@ class SluiceWorker(UvicornWorker):  # type: ignore[misc]
         "callback_notify": None,  # the heartbeat is ours
     }
     slots: Slots | None = None
+    pod: Pod | None = None
     identity: Identity
     drain_seconds: float = 60
 
@@ -98,13 +99,13 @@ class SluiceWorker(UvicornWorker):  # type: ignore[misc]
         self.config.timeout_graceful_shutdown = self.drain_seconds + FAREWELL_SECONDS + CANCEL_SECONDS + 1
 
     def init_process(self) -> None:
-        # A worker that Gunicorn aborts leaves the stacks of its threads in the log, and no core file.
-        faulthandler.enable()
+        # A worker that Gunicorn aborts leaves no core file, but the stacks of its threads in the log: `init_signals`.
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         super().init_process()
 
     def init_signals(self) -> None:
         super().init_signals()
+        faulthandler.enable()  # not sooner: the line above takes every handler off, SIGABRT's too
         # Uvicorn raises the signals it caught once more when it is done; these end the process by returning.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: None)

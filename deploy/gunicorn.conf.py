@@ -23,7 +23,9 @@ workers = settings.workers
 # With a socket for each worker the master listens nowhere.
 bind = [] if settings.socket_dir else [settings.bind]
 SluiceWorker.drain_seconds = settings.drain_seconds
-SluiceWorker.slots = Slots(settings.socket_dir, settings.workers) if settings.socket_dir else None
+if settings.socket_dir:
+    # A reload runs this file again: the workers before it and those after it have to share the same memory.
+    SluiceWorker.slots = SluiceWorker.slots or Slots(settings.socket_dir, settings.workers)
 
 # The numbers are those of deploy/timeouts.yaml. This one is only a watchdog of the event loop: the worker beats once a
 # second, whatever its streams do.
@@ -49,7 +51,8 @@ logger_class = GunicornLogger
 loglevel = settings.log_level
 
 
-pod = Pod()
+# The same memory after a reload, as with the slots.
+pod = SluiceWorker.pod = SluiceWorker.pod or Pod()
 
 
 def when_ready(server):
