@@ -66,7 +66,8 @@ class Committer:
 
     def _commit(self) -> None:
         self._turn = None
-        generations = self._logged(list(self._dirty))
+        # What was lost meanwhile has nothing pending any more.
+        generations = self._logged([generation for generation in self._dirty if generation.pending_count])
         self._dirty.clear()
         batch = [generation.take_pending() for generation in generations]
         if not self.available:
@@ -86,16 +87,19 @@ class Committer:
             return None
 
     async def _commit_later(self, generations: Sequence[Generation], batch: Sequence[Append]) -> None:
-        results = await self._append(batch)
-        if results is None:
-            self._keep(generations, batch)
-            self._returning = asyncio.create_task(self._await_return(), name="log-return")
-        else:
-            self._settle(generations, batch, results)
-        self._committing = None
-        self._settled.set()
-        if self._dirty:
-            self._commit()
+        try:
+            results = await self._append(batch)
+            if results is None:
+                self._keep(generations, batch)
+                self._returning = asyncio.create_task(self._await_return(), name="log-return")
+            else:
+                self._settle(generations, batch, results)
+        finally:
+            # Whatever happened, or no stream of this worker would ever be committed again.
+            self._committing = None
+            self._settled.set()
+            if self._dirty:
+                self._commit()
 
     def _settle(
         self, generations: Sequence[Generation], batch: Sequence[Append], results: Sequence[AppendResult]

@@ -45,6 +45,7 @@ class Connection:
         self._listener = asyncio.create_task(self._listen())
         self.gone = False
         self.leaving: str | None = None
+        self._failure: Exception | None = None
         self.heartbeat_due = False
 
     def close(self) -> None:
@@ -73,6 +74,11 @@ class Connection:
         self._wire.write(body)
         self._last_sent = self._loop.time()
 
+    def fail(self, error: Exception) -> None:
+        """Have `wait` raise, in the task that serves the connection."""
+        self._failure = error
+        self.wake()
+
     def leave(self, reason: str) -> None:
         """Have the connection ended, and the client told why."""
         self.leaving = self.leaving or reason
@@ -91,6 +97,8 @@ class Connection:
             await self._waiter
         finally:
             self._waiter = None
+        if self._failure is not None:
+            raise self._failure
 
     async def send(self, message: dict[str, Any]) -> None:
         """Send one ASGI message.

@@ -200,7 +200,13 @@ class Push:
             connection.wake()
             return
         self._delivery.count(entries)
-        connection.push(b"".join([self._encode(cursor, event) for cursor, event in entries]))
+        try:
+            body = b"".join([self._encode(cursor, event) for cursor, event in entries])
+        except Exception as error:
+            # It belongs to the task of this connection; here it would end the delivery of a commit to all others.
+            connection.fail(error)
+            return
+        connection.push(body)
 
 
 class BatchResponse(ReaderResponse):

@@ -5,9 +5,13 @@ Whoever is further behind reads the log: a slow reader costs a cursor here and n
 
 from collections.abc import Callable, Sequence
 
+import structlog
+
 from app.errors import SluiceError
 from app.events import ENDS, Event
 from app.streams.log import Cursor
+
+log = structlog.get_logger(__name__)
 
 # A reader that keeps up is a few events behind; at 200 bytes each, this is 13 to 26 KB a stream.
 EVENTS_KEPT = 64
@@ -74,7 +78,11 @@ class Tail:
     def wake(self) -> None:
         """Let every reader look."""
         for wake in self._wakers:
-            wake()
+            try:
+                wake()
+            except Exception:
+                # One reader's trouble must not keep a commit from all others that are in it.
+                log.exception("waking a reader failed")
 
     def position(self, after: Cursor) -> int | None:
         """The number of the entry behind `after`; None if that is not kept."""
