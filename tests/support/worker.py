@@ -2,7 +2,7 @@
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,6 +24,11 @@ from tests.support.providers import REQUEST
 
 LONG = 60.0
 PRINCIPAL = "anonymous"
+
+
+def native(reader: Reader) -> Encoder:
+    """What encodes unless a test says otherwise."""
+    return NativeEncoder(reader.record.stream_id, "m")
 
 
 @dataclass
@@ -80,11 +85,10 @@ class Worker:
         self.streams.detach(reader)
         return events
 
-    def serve(self, provider: Provider, peer: Peer, *, resumable: bool = False) -> asyncio.Task[None]:
+    def serve(
+        self, provider: Provider, peer: Peer, *, resumable: bool = False, encoder: Callable[[Reader], Encoder] = native
+    ) -> asyncio.Task[None]:
         """Answer with a stream of what the provider says."""
-
-        def encoder(reader: Reader) -> Encoder:
-            return NativeEncoder(reader.record.stream_id, "m")
 
         common: dict[str, Any] = {"terms": self.terms, "open_reader": lambda: self.open(provider)}
         return self._call(StreamResponse(encoder, True, resumable=resumable, **common), peer)

@@ -16,8 +16,10 @@ from app.errors import (
     UpstreamTruncated,
     UpstreamUnreachable,
 )
-from app.events import Token
+from app.events import Event, Token
 from app.streams.connection import Connection
+from app.streams.log import Cursor
+from app.streams.sse import NativeEncoder
 from tests.support.asgi import Peer, no_tasks_left, until
 from tests.support.providers import DONE, FOREVER, Step, Steps, tokens
 from tests.support.worker import Worker, worker
@@ -328,6 +330,35 @@ async def test_a_call_that_is_cancelled_twice_cleans_up(here: Worker, batch: boo
     await until(lambda: provider.closed and here.active == 0)
     assert here.drain.idle
     assert peer.note["outcome"] == "server_error"
+
+
+class Stumbling(NativeEncoder):
+    """Fails at the second token, as an encoder does that a provider gives what it cannot decode."""
+
+    def encode(self, cursor: Cursor | None, event: Event) -> bytes:
+        if isinstance(event, Token) and event.index == 2:
+            raise ValueError("no words for it")
+        return super().encode(cursor, event)
+
+
+@BOTH_WAYS
+async def test_an_event_that_cannot_be_encoded_harms_its_own_connection_only(here: Worker, wire: bool) -> None:
+    """Both streams' tokens are in one commit; the failure of one must not end the delivery to the other."""
+    together = asyncio.Event()
+    provider = Steps(Token("a"), together, Token("b"), FOREVER)
+    failing, fine = Peer(wire=wire), Peer(wire=wire)
+    failed = here.serve(provider, failing, encoder=lambda reader: Stumbling(reader.record.stream_id, "m"))
+    await until(lambda: failing.frames_so_far)
+    served = here.serve(Steps(Token("a"), together, Token("b"), 0.05, Token("c"), DONE), fine)
+    await until(lambda: fine.frames_so_far)
+    together.set()
+    with pytest.raises(ValueError, match="no words"):
+        await asyncio.wait_for(failed, 5)
+    await asyncio.wait_for(served, 5)
+    assert events(fine) == ["token", "token", "token", "done"]
+    assert (len(failing.frames_so_far), failing.complete) == (1, False)
+    assert failing.note["outcome"] == "server_error"
+    await until(lambda: provider.closed)
 
 
 # The client stalls

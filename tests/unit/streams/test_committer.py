@@ -1,0 +1,121 @@
+"""What all streams of a worker have in common, and what the trouble of one must not do to the others."""
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from app.errors import LogUnavailable
+from app.events import Done, Event, Token, Usage
+from app.streams.committer import Committer
+from app.streams.generation import Generation
+from app.streams.log import START, Append, AppendResult, Cursor, StreamRecord
+from app.streams.memory_log import MemoryLog
+from app.streams.tail import Tail
+from tests.support.asgi import until
+from tests.support.providers import REQUEST
+
+DONE = Done("stop", Usage(1, 1))
+
+
+class Away(MemoryLog):
+    """A log across a network that has gone away."""
+
+    away = True
+
+    def append_nowait(self, batch: Sequence[Append]) -> None:  # type: ignore[override]
+        """It always needs waiting."""
+
+    async def append(self, batch: Sequence[Append]) -> list[AppendResult]:
+        await asyncio.sleep(0.01)
+        if self.away:
+            raise LogUnavailable("The log is away.")
+        return super().append_nowait(batch)
+
+
+async def generation(log: MemoryLog, name: str) -> Generation:
+    """A stream that this worker owns."""
+    record = StreamRecord(name * 24, "anonymous", "native", REQUEST, "cancel", 0.0, 1_790_000_000)
+    await log.create(record, "worker-1")
+    return Generation(record, Tail(START), 1, on_over=lambda: None)
+
+
+def told(stream: Generation) -> list[Event]:
+    """What its readers have."""
+    return [event for _, event in stream.tail.entries]
+
+
+async def test_what_all_streams_say_in_one_turn_is_one_commit() -> None:
+    batches: list[int] = []
+
+    class Counting(MemoryLog):
+        def append_nowait(self, batch: Sequence[Append]) -> list[AppendResult]:
+            batches.append(len(batch))
+            return super().append_nowait(batch)
+
+    log = Counting()
+    committer = Committer(log)
+    streams = [await generation(log, name) for name in "abc"]
+    for stream in streams:
+        committer.add(stream, Token("1"))
+        committer.add(stream, Token("2"))
+    assert [told(stream) for stream in streams] == [[], [], []]
+    await committer.flush()
+    assert batches == [3]
+    for stream in streams:
+        assert told(stream) == [Token("1", index=1), Token("2", index=2)]
+        assert [cursor for cursor, _ in stream.tail.entries] == [Cursor(0, 1), Cursor(0, 2)]
+
+
+@pytest.mark.parametrize("log", [MemoryLog(), Away()], ids=["log", "log away"])
+async def test_a_stream_that_was_lost_meanwhile_takes_nothing_from_the_others(log: MemoryLog) -> None:
+    """It has nothing to commit any more, and an empty delivery would end the commit of all."""
+    committer = Committer(log)
+    lost, kept = await generation(log, "a"), await generation(log, "b")
+    committer.add(lost, Token("1"))
+    lost.lose()
+    committer.add(kept, Token("1"))
+    await committer.flush()
+    assert told(lost) == []
+    assert told(kept) == [Token("1", index=1)]
+    committer.add(kept, DONE)
+    await until(lambda: kept.tail.ended)
+    if isinstance(log, Away):
+        log.away = False
+    await until(lambda: committer.available)
+
+
+@pytest.mark.parametrize("log", [MemoryLog(), Away()], ids=["log", "log away"])
+async def test_a_reader_whose_waking_fails_takes_nothing_from_the_others(log: MemoryLog) -> None:
+    committer = Committer(log)
+    first, second = await generation(log, "a"), await generation(log, "b")
+    woken: list[int] = []
+
+    def stumble() -> None:
+        raise RuntimeError("no")
+
+    first.tail.follow(stumble)
+    first.tail.follow(lambda: woken.append(1))
+    for _ in range(2):
+        committer.add(first, Token("1"))
+        committer.add(second, Token("1"))
+        await asyncio.wait_for(committer.flush(), 5)
+    assert woken == [1, 1]
+    assert len(told(first)) == len(told(second)) == 2
+    if isinstance(log, Away):
+        log.away = False
+    await until(lambda: committer.available)
+
+
+async def test_while_the_log_is_away_readers_get_events_without_ids_and_then_with() -> None:
+    log = Away()
+    committer = Committer(log)
+    stream = await generation(log, "a")
+    committer.add(stream, Token("1"))
+    await until(lambda: told(stream))
+    assert stream.tail.entries[0][0] is None
+    assert not committer.available
+    log.away = False
+    await until(lambda: committer.available)
+    assert [cursor for cursor, _ in stream.tail.entries] == [Cursor(0, 1)]
+    assert await log.read("a" * 24, START, 10) == [(Cursor(0, 1), Token("1", index=1))]
