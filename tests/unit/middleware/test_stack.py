@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[3]
@@ -27,6 +28,7 @@ print(json.dumps({
 """
 
 
+@cache
 def walked() -> dict[str, list[tuple[str, list[str]]]]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SLUICE_")}
     ran = subprocess.run(
