@@ -13,8 +13,8 @@ from app.streams.log import Cursor
 
 log = structlog.get_logger(__name__)
 
-# A reader that keeps up is a few events behind; at 200 bytes each, this is 13 to 26 KB a stream.
-EVENTS_KEPT = 64
+# A reader that keeps up is one or two events behind; at 250 bytes each, this is 4 to 8 KB a stream.
+EVENTS_KEPT = 16
 # While the log is away nobody can read from it, so more is kept: a minute at 60 tokens/s.
 UNLOGGED_EVENTS_KEPT = 4096
 
