@@ -1,0 +1,200 @@
+"""A worker's life under Gunicorn: it is watched, it is replaced, it stops, and its streams end well or go on."""
+
+import json
+import os
+import signal
+import sys
+from contextlib import ExitStack
+from fcntl import F_SETPIPE_SZ, fcntl
+from pathlib import Path
+from time import monotonic, sleep
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.support.call import Call, ask, finish_all
+from tests.support.chain import Chain
+from tests.support.gunicorn import Gunicorn
+from tests.support.surfaces import NATIVE, OPENAI, SURFACES, Surface
+from tests.support.workers import active_streams, until
+
+# So that the watchdog bites within a test; the worker beats once a second.
+WATCHDOG_SECONDS = 3
+# After which the arbiter looks, aborts, and the kernel clears away.
+GONE_SECONDS_MAX = WATCHDOG_SECONDS + 3
+WATCHED = {"GUNICORN_CMD_ARGS": f"--timeout {WATCHDOG_SECONDS}"}
+# Lasts longer than the watchdog would let a worker live that does not beat.
+TOKENS, TOKENS_PER_SECOND = 50, 10
+LASTING = {"tokens": TOKENS, "tokens_per_second": TOKENS_PER_SECOND, "first_token_ms": 0}
+ENDLESS = {"tokens": 5000, "tokens_per_second": 10, "first_token_ms": 0}
+AT_ONCE = {"tokens": 3, "tokens_per_second": 0, "first_token_ms": 0}
+GAP_SECONDS_MAX = 0.5
+
+every_surface = pytest.mark.parametrize("surface", SURFACES, ids=lambda surface: surface.name)
+
+
+def begin(url: str, surface: Surface, simulator: dict[str, Any]) -> Call:
+    """A stream whose first tokens are there."""
+    return Call(url, surface.path, surface.body("simulator", simulator=simulator)).until(3)
+
+
+def alive(pid: int) -> bool:
+    return bool(psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+
+
+def test_a_worker_whose_loop_is_blocked_says_where_and_is_replaced() -> None:
+    with Gunicorn(WATCHED, poke="time.sleep(60)") as gunicorn:
+        (pid,) = gunicorn.worker_pids()
+        gunicorn.poke()
+        until(lambda: not alive(pid), GONE_SECONDS_MAX, "the blocked worker is gone")
+        gunicorn.wait_for("WORKER TIMEOUT")
+        assert "Fatal Python error: Aborted" in gunicorn.log
+        assert "in poked" in gunicorn.log  # the line that blocks
+        until(lambda: [p for p in gunicorn.worker_pids() if p != pid], 10, "another worker is there")
+        until(lambda: answers(gunicorn), 10, "it answers")
+
+
+def answers(gunicorn: Gunicorn) -> bool:
+    try:
+        return ask(gunicorn.url, "/readyz").status == 200
+    except (OSError, AssertionError):
+        return False
+
+
+def test_a_clock_that_goes_back_ends_no_worker() -> None:
+    poke = "real = time.time\ntime.time = lambda: real() - 300"
+    with Gunicorn(WATCHED, poke=poke) as gunicorn:
+        workers = gunicorn.worker_pids()
+        with begin(gunicorn.url, NATIVE, LASTING) as call:
+            gunicorn.poke()
+            assert call.finish().verdict == "complete"
+        assert call.times[-1] - call.started > WATCHDOG_SECONDS
+        assert gunicorn.worker_pids() == workers
+        assert "WORKER TIMEOUT" not in gunicorn.log
+
+
+def test_a_worker_that_has_served_enough_lets_its_streams_finish() -> None:
+    """Also those that last longer than the watchdog's patience: a worker that drains still beats."""
+    args = f"--timeout {WATCHDOG_SECONDS} --max-requests 8"
+    env = {"GUNICORN_CMD_ARGS": args, "SLUICE_DRAIN_SECONDS": "20"}
+    with Gunicorn(env) as gunicorn, ExitStack() as stack:
+        (pid,) = gunicorn.worker_pids()
+        calls = [stack.enter_context(begin(gunicorn.url, surface, LASTING)) for surface in SURFACES]
+        for _ in range(8):
+            ask(gunicorn.url, "/health")
+        gunicorn.wait_for("Maximum request limit")
+        finish_all(calls)
+        assert [call.verdict for call in calls] == ["complete"] * 2
+        until(lambda: not alive(pid), 10, "the old worker is gone")
+        until(lambda: answers(gunicorn), 10, "another one answers")
+        assert "WORKER TIMEOUT" not in gunicorn.log
+        assert "Aborted" not in gunicorn.log
+
+
+def test_a_reload_refuses_no_request_and_cuts_no_stream() -> None:
+    with Chain(WATCHED | {"SLUICE_DRAIN_SECONDS": "20"}, workers=2) as chain, ExitStack() as stack:
+        old = set(chain.worker_pids())
+        calls = [stack.enter_context(begin(chain.url, surface, LASTING)) for surface in SURFACES * 2]
+        os.kill(chain.gunicorn_pid(), signal.SIGHUP)
+        number = 0
+        while old & set(chain.worker_pids()) or number < 20:
+            surface = SURFACES[number % 2]
+            call = ask(chain.url, surface.path, surface.body("simulator", simulator=AT_ONCE))
+            assert call.verdict == "complete", (number, call.status, bytes(call.body))
+            number += 1
+            sleep(0.05)
+            assert monotonic() - calls[0].started < 30, "the old workers stay"
+        finish_all(calls)
+        assert [call.verdict for call in calls] == ["complete"] * 4
+        assert [len(call.text.split()) for call in calls] == [TOKENS] * 4
+        assert "WORKER TIMEOUT" not in chain.log
+
+
+def test_streams_that_outlive_the_drain_are_told_and_all_that_runs_at_an_end_runs(tmp_path: Path) -> None:
+    conf = f"""
+import atexit
+def note(name):
+    open({str(tmp_path)!r} + "/" + name, "w").close()
+def post_fork(server, worker):
+    atexit.register(note, "atexit")
+def worker_exit(server, worker):
+    note("worker_exit")
+"""
+    with Gunicorn({"SLUICE_DRAIN_SECONDS": "1"}, conf=conf) as gunicorn, ExitStack() as stack:
+        native, other = (stack.enter_context(begin(gunicorn.url, surface, ENDLESS)) for surface in SURFACES)
+        assert gunicorn.stop(signal.SIGTERM, 15) == 0
+        finish_all([native, other])
+        assert native.frames[-1].event == "reconnect"
+        assert native.frames[-1].json()["reason"] == "drain"
+        assert OPENAI.error(other)["code"] == "server_shutting_down"
+        assert (native.end, other.end) == ("whole", "whole")
+        assert b"[DONE]" not in other.body
+        assert "Application shutdown complete." in gunicorn.log
+        assert "Traceback" not in gunicorn.log
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["atexit", "worker_exit"]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("sh", "-c", f"cd .; exec {sys.executable} -m gunicorn -c {{conf}}"),
+        ("make", "--silent", "serve"),
+    ],
+    ids=["a script that ends in exec", "make serve"],
+)
+def test_the_signal_that_stops_what_started_it_drains_it(command: tuple[str, ...]) -> None:
+    with Gunicorn(command=command) as gunicorn:
+        short = {**LASTING, "tokens": 15}
+        with begin(gunicorn.url, NATIVE, short) as call:
+            started = gunicorn.process
+            started.send_signal(signal.SIGTERM)
+            assert call.finish().verdict == "complete"
+        started.wait(10)
+        assert "Application shutdown complete." in gunicorn.log
+
+
+def test_the_heartbeat_s_file_is_in_memory() -> None:
+    """On a slow or full disk a worker would seem to hang that does not."""
+    with Gunicorn() as gunicorn:
+        (pid,) = gunicorn.worker_pids()
+        files = [os.readlink(link) for link in Path(f"/proc/{pid}/fd").iterdir()]
+        assert [file for file in files if file.startswith("/dev/shm/wgunicorn-")], files
+
+
+def test_a_terminal_that_nobody_reads_stalls_no_stream() -> None:
+    reader, writer = os.pipe()
+    fcntl(writer, F_SETPIPE_SZ, 4096)
+    try:
+        with Gunicorn(stdout=writer) as gunicorn:
+            with begin(gunicorn.url, NATIVE, {**LASTING, "tokens": 20}) as call:
+                for _ in range(40):  # a line each, of some hundred bytes
+                    assert ask(gunicorn.url, "/health").status == 200
+                assert call.finish().verdict == "complete"
+            gaps = [after - before for before, after in zip(call.times, call.times[1:], strict=False)]
+            assert max(gaps) < GAP_SECONDS_MAX, gaps
+            assert ask(gunicorn.url, NATIVE.path, NATIVE.body("simulator", simulator=AT_ONCE)).verdict == "complete"
+            assert active_streams(gunicorn.url) == 0
+    finally:
+        os.close(reader)
+        os.close(writer)
+
+
+def test_every_line_is_json_of_one_format_and_names_its_request() -> None:
+    with Gunicorn() as gunicorn:
+        given = ask(gunicorn.url, NATIVE.path, NATIVE.body("simulator", simulator=AT_ONCE), X_Request_ID="my-id.1")
+        minted = ask(gunicorn.url, OPENAI.path, OPENAI.body("simulator", simulator=AT_ONCE, stream=False))
+        forged = ask(gunicorn.url, "/health", X_Request_ID='"}\t{"forged":1')
+        failed = ask(gunicorn.url, NATIVE.path, {"prompt": ""})
+        gunicorn.stop()
+        lines = [json.loads(line) for line in gunicorn.log.splitlines()]
+    assert all({"timestamp", "level", "event"} <= line.keys() for line in lines)
+    assert {"gunicorn.error", "uvicorn.error"} <= {line.get("logger") for line in lines}
+    assert given.headers["x-request-id"] == "my-id.1"
+    ids = [call.headers["x-request-id"] for call in (given, minted, forged, failed)]
+    assert len(set(ids)) == 4
+    assert all(identity.replace("-", "").replace(".", "").isalnum() for identity in ids)
+    accesses = {line["request_id"]: line for line in lines if line["event"] == "request"}
+    assert [accesses[identity]["status"] for identity in ids] == [200, 200, 200, 422]
+    assert accesses["my-id.1"]["outcome"] == "completed"
+    assert accesses["my-id.1"]["stream_id"] == given.headers["x-stream-id"]
