@@ -4,18 +4,22 @@ const NEAR_PX = 8;
 
 /** @param {HTMLElement} box  @returns {() => void} To be called when it has grown. */
 export function pinned(box) {
-  let atEnd = true;
+  let following = true;
   let scheduled = false;
+  let seenHeight = 0;
   box.addEventListener("scroll", () => {
-    atEnd = box.scrollHeight - box.scrollTop - box.clientHeight <= NEAR_PX;
+    // Against the height that was scrolled to: by the time this is heard, the box may have grown by itself.
+    following = box.scrollTop + box.clientHeight >= seenHeight - NEAR_PX;
+    box.classList.toggle("following", following);
   });
   return () => {
-    if (!atEnd || scheduled) return;
+    if (!following || scheduled) return;
     scheduled = true;
     // Once a frame: to ask for the height after every token would lay the page out for every token.
     requestAnimationFrame(() => {
       scheduled = false;
-      box.scrollTop = box.scrollHeight;
+      seenHeight = box.scrollHeight;
+      box.scrollTop = seenHeight;
     });
   };
 }

@@ -27,6 +27,7 @@ async function watch(open) {
   events.clear();
   meters.clear();
   say("");
+  find("answer").scrollIntoView({ block: "nearest" }); // on a narrow screen it begins below the form
   try {
     for await (const event of stream) show(event);
     meters.state("done", "good");
@@ -73,7 +74,7 @@ function onConnection({ state, connection, method, after, reason, delayMs }) {
     events.connection("lost", `${reason}; the next try is in ${Math.round(delayMs)} ms`);
     meters.state(`resuming: ${reason}`, "warn");
   } else {
-    events.connection("offline", "waits for the network");
+    events.connection("offline", `${reason}; the next try is when the browser is online`);
     meters.state("offline", "warn");
   }
 }

@@ -297,10 +297,11 @@ test("a body that stays open behind done does not hold the caller for long", asy
   assert.ok(performance.now() - began < 5000);
 });
 
-test("offline, no try is burnt: the next connection waits for the online event", async (t) => {
+/** Gives Node the two things that tell a page of its network. */
+function browserNetwork(t) {
   const events = new EventTarget();
-  const had = Object.getOwnPropertyDescriptor(globalThis, "navigator");
   const network = { onLine: true };
+  const had = Object.getOwnPropertyDescriptor(globalThis, "navigator");
   Object.defineProperty(globalThis, "navigator", { value: network, configurable: true });
   globalThis.addEventListener = events.addEventListener.bind(events);
   globalThis.removeEventListener = events.removeEventListener.bind(events);
@@ -310,20 +311,52 @@ test("offline, no try is burnt: the next connection waits for the online event",
     delete globalThis.addEventListener;
     delete globalThis.removeEventListener;
   });
+  return {
+    leave: () => (network.onLine = false),
+    comeBack: () => {
+      network.onLine = true;
+      events.dispatchEvent(new Event("online"));
+    },
+  };
+}
+
+test("offline, the next connection waits for the online event", async (t) => {
+  const network = browserNetwork(t);
   const { stream: made, server, states } = await client(t, [stream(token(1), CUT), stream(token(2), done(3))], {
-    onFrame: () => (network.onLine = server.requests.length > 1),
-    triesMax: 2,
+    onFrame: () => server.requests.length === 1 && network.leave(),
+    backoffMsMax: 60_000,
   });
   setTimeout(() => {
     assert.equal(server.requests.length, 1);
-    network.onLine = true;
-    events.dispatchEvent(new Event("online"));
+    network.comeBack();
   }, 300);
   assert.equal(await made.text(), "t1 t2 ");
   assert.deepEqual(
     states.map(({ state }) => state),
-    ["connecting", "open", "lost", "offline", "connecting", "open"],
+    ["connecting", "open", "offline", "connecting", "open"],
   );
+});
+
+test("connections that are lost offline burn no tries, but the bound on all of them holds", async (t) => {
+  browserNetwork(t).leave();
+  const limits = { backoffMsMax: 1, triesMax: 2, triesTotalMax: 6 };
+  const { stream: made, server } = await client(t, Array(20).fill(cutBeforeHeaders), limits);
+  await assert.rejects(read(made), { code: "gave_up" });
+  assert.equal(server.requests.length, 6);
+});
+
+test("a server that is reached without a network is read all the same", async (t) => {
+  browserNetwork(t).leave();
+  const { stream: made } = await client(t, [stream(token(1), done(2))]);
+  assert.equal(await made.text(), "t1 ");
+});
+
+test("a connection from before the network came back is replaced at once", async (t) => {
+  const network = browserNetwork(t);
+  const { stream: made, lost } = await client(t, [stream(token(1), HANG), stream(token(2), done(3))]);
+  setTimeout(network.comeBack, 100);
+  assert.equal(await made.text(), "t1 t2 ");
+  assert.deepEqual(lost(), ["network"]);
 });
 
 test("a signal ends the loop with its reason and the connection with it", async (t) => {

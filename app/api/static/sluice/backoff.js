@@ -30,15 +30,18 @@ export class Backoff {
    * Milliseconds until the next connection.
    *
    * @param {import("./errors.js").Lost} lost
+   * @param {boolean} offline There is no network, which is not the server's fault.
    * @throws {SluiceError} `gave_up`
    */
-  next(lost) {
-    this.#fruitless = this.#progressed ? 0 : this.#fruitless + 1;
+  next(lost, offline) {
+    const { triesMax, triesTotalMax, backoffMsMax, retryAfterMsMax } = this.#limits;
+    if (this.#progressed) this.#fruitless = 0;
+    else if (!offline) this.#fruitless += 1;
     this.#progressed = false;
     this.#total += 1;
-    const { triesMax, triesTotalMax, backoffMsMax, retryAfterMsMax } = this.#limits;
     if (this.#fruitless >= triesMax) throw gaveUp(`${triesMax} connections in a row brought nothing new`, lost);
     if (this.#total >= triesTotalMax) throw gaveUp(`${triesTotalMax} connections did not bring the end`, lost);
+    if (offline) return backoffMsMax;
     // The server has spread its readers already. Where nobody did, jitter keeps them from coming back all at once.
     if (lost.delayMs !== null && this.#fruitless <= 1) return Math.min(lost.delayMs, retryAfterMsMax);
     const doubledMs = this.#baseMs * 2 ** Math.max(0, this.#fruitless - 1);

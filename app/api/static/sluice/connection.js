@@ -2,13 +2,15 @@
 
 import { Lost } from "./errors.js";
 
-/** Ends with `close`, with the stream's own signal, or by `drop`. */
+/** Ends by `close`, by the stream's own signal, or by `drop`. */
 export class Connection {
   /** How long it may be without a byte. */
   silenceMsMax;
   #abort = new AbortController();
   #stop;
   #stopped = () => this.#abort.abort(this.#stop.reason);
+  // What was open before the network went is dead now, and would only be found out by its silence.
+  #online = () => this.drop("network");
 
   /**
    * @param {number} silenceMsMax
@@ -18,6 +20,7 @@ export class Connection {
     this.silenceMsMax = silenceMsMax;
     this.#stop = stop;
     stop.addEventListener("abort", this.#stopped);
+    globalThis.addEventListener?.("online", this.#online);
     if (stop.aborted) this.#stopped();
   }
 
@@ -34,6 +37,7 @@ export class Connection {
   /** Harmless where it has ended. Otherwise the server is to see that nobody reads any more. */
   close() {
     this.#stop.removeEventListener("abort", this.#stopped);
+    globalThis.removeEventListener?.("online", this.#online);
     this.#abort.abort();
   }
 

@@ -6,8 +6,8 @@ const RETRYABLE_STATUSES = [408, 425, 429, 500, 502, 503, 504];
 /** What ended a stream, or kept it from beginning. */
 export class SluiceError extends Error {
   /**
-   * @param {string} code The server's, or one of the client's own: `gave_up`, `offline`, `invalid_event`,
-   *   `event_too_large`, `http_error`, `cancelled`.
+   * @param {string} code The server's, or one of the client's own: `gave_up`, `invalid_event`, `event_too_large`,
+   *   `http_error`, `cancelled`.
    * @param {string} message For people.
    * @param {object} [more]
    * @param {boolean} [more.retryable] Whether the same request may succeed later, under another Idempotency-Key.

@@ -29,12 +29,13 @@ export { SluiceError };
  *
  * @typedef {object} Limits
  * @property {number} backoffMsMin First wait after a lost connection; the server's `retry:` replaces it.
- * @property {number} backoffMsMax Longest such wait. Each doubles the one before; half of it is chance.
- * @property {number} triesMax Connections in a row that bring nothing new, before the client gives up.
+ * @property {number} backoffMsMax Longest such wait. Each doubles the one before; half of it is chance. A browser that
+ *   says it is offline is asked after this long, or as soon as it says otherwise.
+ * @property {number} triesMax Connections in a row that bring nothing new, before the client gives up. Those that were
+ *   lost offline do not count.
  * @property {number} triesTotalMax Connections of one stream, before the client gives up.
  * @property {number} silenceMsMax A connection without a byte for this long is dead: three of the server's heartbeats.
  * @property {number} retryAfterMsMax Longest Retry-After that is waited for; a longer one ends in that error.
- * @property {number} offlineMsMax How long to wait for the browser to be online: as long as the server keeps a stream.
  * @property {number} eventCharactersMax Longest single event.
  */
 export const DEFAULTS = Object.freeze({
@@ -44,7 +45,6 @@ export const DEFAULTS = Object.freeze({
   triesTotalMax: 500,
   silenceMsMax: 45_000,
   retryAfterMsMax: 60_000,
-  offlineMsMax: 3_600_000,
   eventCharactersMax: 16 * 1024 * 1024,
 });
 
@@ -66,9 +66,9 @@ const FAREWELL_MS_MAX = 1000;
  * @property {number} connection Counts from 1; those from 2 on resume.
  * @property {string} [method] `connecting`: POST, or GET for a stream that has an id.
  * @property {string|null} [after] `connecting`: the event id behind which it goes on.
- * @property {string} [reason] `lost`: network, truncated, silence, cut, cursor_gone, diverged, what the server said
- *   (drain, max_age, slow_reader …) or the code of its error.
- * @property {number} [delayMs] `lost`: until the next try.
+ * @property {string} [reason] `lost`, `offline`: network, truncated, silence, cut, cursor_gone, diverged, what the server
+ *   said (drain, max_age, slow_reader …) or the code of its error.
+ * @property {number} [delayMs] `lost`, `offline`: until the next try, at the latest.
  */
 
 /**
@@ -216,7 +216,7 @@ export class SluiceStream {
 
   async *#try() {
     try {
-      await this.#online();
+      this.#stop.signal.throwIfAborted();
       yield* this.#read();
     } catch (error) {
       if (this.#done) return;
@@ -227,20 +227,11 @@ export class SluiceStream {
     }
   }
 
-  /** While the browser knows that it is offline, a try would only be burnt. */
-  async #online() {
-    this.#stop.signal.throwIfAborted();
-    if (globalThis.navigator?.onLine !== false) return;
-    this.#options.onConnection({ state: "offline", connection: this.connections });
-    await rest(this.#limits.offlineMsMax, this.#stop.signal);
-    if (globalThis.navigator.onLine === false)
-      throw new SluiceError("offline", `Offline for ${this.#limits.offlineMsMax} ms.`, { retryable: true });
-  }
-
   async #pause(lost) {
-    const delayMs = this.#backoff.next(lost);
-    const { reason } = lost;
-    this.#options.onConnection({ state: "lost", connection: this.connections, reason, delayMs });
+    // Asked only now: without a network, a server on this machine can still be reached.
+    const state = globalThis.navigator?.onLine === false ? "offline" : "lost";
+    const delayMs = this.#backoff.next(lost, state === "offline");
+    this.#options.onConnection({ state, connection: this.connections, reason: lost.reason, delayMs });
     await rest(delayMs, this.#stop.signal);
   }
 
