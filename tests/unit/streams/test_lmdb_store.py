@@ -153,8 +153,8 @@ async def test_a_damaged_store_is_replaced_or_read_and_never_in_the_way(tmp_path
         assert await read_all(log, stream_id) == numbered(1, words(1, 200))
     new = await begin(log)
     assert await put(log, new, 1, words(1, 3)) == "ok"
+    assert data(tmp_path).stat().st_blocks * 512 >= BYTES
     await log.aclose()
-    assert len(stores(tmp_path)) == 1
 
 
 async def test_damage_found_while_running_makes_the_log_unavailable_and_then_new(tmp_path: Path) -> None:
