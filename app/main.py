@@ -74,6 +74,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         drain.begin()
         await drain.finish()
         keeping.cancel()
+        await streams.committer.aclose()
         for route in routes.values():
             await route.provider.aclose()
         await backend.aclose()

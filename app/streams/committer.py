@@ -46,6 +46,12 @@ class Committer:
         if generation.add(event):
             self._mark(generation)
 
+    async def aclose(self) -> None:
+        """Give up what still waits for the log's return."""
+        if self._returning is not None:
+            self._returning.cancel()
+            await asyncio.wait([self._returning])
+
     async def room(self, generation: Generation) -> None:
         """Wait until the stream may say more."""
         while generation.pending_count >= PENDING_EVENTS_MAX:

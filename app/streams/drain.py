@@ -10,9 +10,12 @@ import random
 import structlog
 
 from app.streams.connection import Connection
-from app.streams.registry import Streams
+from app.streams.registry import LiveStream, Streams
 
 log = structlog.get_logger(__name__)
+
+# Closing an upstream takes milliseconds; one that hangs must not hold the exit.
+STOP_SECONDS_MAX = 2.0
 
 
 class Drain:
@@ -60,14 +63,21 @@ class Drain:
         left = self._streams.owned
         if left:
             log.warning("drain deadline reached, streams are released", streams=len(left))
-        for live in left:
-            if live.generation is not None:
-                live.generation.stop()
+        stopping = [task for live in left if (task := self._stop(live)) is not None]
+        if stopping:
+            # Their upstreams' connections are closed before the pools under them are.
+            await asyncio.wait(stopping, timeout=STOP_SECONDS_MAX)
         await self._streams.committer.flush()
         self._streams.released = True
         await self._streams.backend.expire(self._streams.owner)
         for connection in [*self._movable, *self._staying]:
             connection.leave("drain")
+
+    def _stop(self, live: LiveStream) -> asyncio.Task[None] | None:
+        if live.generation is None:
+            return None
+        live.generation.stop()
+        return live.generation.task
 
     def _move(self, connection: Connection) -> None:
         delay_seconds = random.uniform(0, self._spread_seconds)  # noqa: S311
