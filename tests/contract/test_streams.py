@@ -1,7 +1,7 @@
 """What every log does with events: keeps them in order, gives them out from any place, refuses what does not fit."""
 
-import asyncio
 from contextlib import suppress
+from time import process_time
 
 import pytest
 
@@ -9,7 +9,6 @@ from app.errors import CursorGone, LogFull, NotFound
 from app.events import Done, Event, Failed, Reset, Token, Usage
 from app.streams.log import START, Append, Cursor
 from tests.contract.conftest import Open
-from tests.contract.lag import LoopLag
 from tests.contract.logs import Log, Options
 from tests.contract.streams import DONE, FAILED, begin, numbered, put, read_all, record, state, until, words
 
@@ -328,12 +327,17 @@ async def test_fifty_thousand_events_are_read_in_pages_without_holding_the_loop(
         await log.append([Append(stream_id, 1, Cursor(0, first), words(first, 50))])
     await put(log, stream_id, 50_001, [DONE])
     found: list[tuple[Cursor, Event]] = []
-    async with LoopLag() as lag:
-        while more := await log.read(stream_id, found[-1][0] if found else START, 500):
-            found += more
-            await asyncio.sleep(0)
+    longest = 0.0
+    while True:
+        # CPU time: on a machine that others use too, the clock on the wall says little of one page.
+        began = process_time()
+        more = await log.read(stream_id, found[-1][0] if found else START, 500)
+        longest = max(longest, process_time() - began)
+        if not more:
+            break
+        found += more
     assert found == numbered(1, [*words(1, 50_000), DONE])
-    assert lag.worst_seconds < 0.25
+    assert longest < 0.1
 
 
 async def _until_gone(log: Log, stream_id: str) -> None:

@@ -85,7 +85,7 @@ async def test_a_writer_stopped_in_a_transaction_holds_no_event_loop(log: LmdbLo
             # Readers go on as if nothing were.
             assert await read_all(log, stream_id) == numbered(1, words(1, 3))
             assert (await state(log, stream_id)).last == (0, 3)
-        assert lag.worst_seconds < 0.25
+        assert lag.worst_seconds < 0.5
         writer.send_signal(signal.SIGCONT)
         assert writer.stdout is not None
         other = writer.stdout.readline().strip()
@@ -112,7 +112,7 @@ async def test_a_new_process_opens_beside_a_stopped_one_or_says_that_it_cannot(
         async with LoopLag() as lag:
             with pytest.raises(LogUnavailable, match="does not answer"):
                 await log.open()
-        assert lag.worst_seconds < 0.25
+        assert lag.worst_seconds < 0.5
     await log.open()
     assert await put(log, await begin(log), 1, words(1, 1)) == "ok"
 
@@ -130,9 +130,12 @@ async def test_a_backlog_is_written_in_parts_and_gives_others_their_turn(tmp_pat
     ids = [await begin(log) for _ in range(20)]
     batch = [Append(stream_id, 1, Cursor(0, 1), words(1, 5000)) for stream_id in ids]
     assert log.append_nowait(batch) is None
+    assert log._store is not None
+    commits = log._store.env.info()["last_txnid"]
     async with LoopLag() as lag:
         assert await log.append(batch) == ["ok"] * 20
-    assert lag.worst_seconds < 0.25
+    assert log._store.env.info()["last_txnid"] == commits + 20
+    assert lag.worst_seconds < 0.5
     page = await log.read(ids[0], START, 10)
     assert len(page) <= 510
     assert await read_all(log, ids[0]) == numbered(1, words(1, 5000))
@@ -245,7 +248,7 @@ async def test_a_large_stream_is_forgotten_bit_by_bit(tmp_path: Path) -> None:
             while log._read(lambda transaction: transaction.stat(log._tables.events)["entries"]) > 1:
                 await log.reap()
                 assert await log.describe(stream_id) is None
-    assert lag.worst_seconds < 0.25
+    assert lag.worst_seconds < 0.5
     assert log._store.env.info()["last_txnid"] > commits + 5
     assert log._read(lambda transaction: transaction.stat(log._tables.ended)["entries"]) == 0
     assert await read_all(log, kept) == numbered(1, words(1, 3))
