@@ -50,7 +50,9 @@ class LmdbRoom:
     def _used(self, transaction: Read) -> int:
         info = self._env.info()
         written = info["last_pgno"] * self._page_bytes
-        if written > CREATE_SHARE_MAX * self._bytes_max and self._is_pinned(info["last_txnid"]):
+        # Asked every time: when the store is nearly full, it has to be known already for how long a reader has stood.
+        is_pinned = self._is_pinned(info["last_txnid"])
+        if is_pinned and written > CREATE_SHARE_MAX * self._bytes_max:
             # Freed pages cannot be used again while somebody may look at them: only what was never written is room.
             return written
         return used_bytes(transaction, self._tables)
