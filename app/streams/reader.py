@@ -52,6 +52,9 @@ class Reader:
         if entries is not None:
             return entries
         page = await self._page()
+        if not page and self.cursor < self._tail.last:
+            # The tail has moved on while that answer was on its way; what it passed is in the log by now.
+            page = await self._page()
         return self._passed(page) if page else self._at_the_logs_end()
 
     def take_now(self) -> Sequence[Entry] | None:
