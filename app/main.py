@@ -87,7 +87,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         docs_url=None,
         redoc_url=None,
     )
-    for router in (native.router, streams_api.router, openai.router, health.router, docs.router, playground.router):
+    for router in (openai.router, native.router, streams_api.router, health.router, docs.router, playground.router):
         app.include_router(router)
     docs.mount_assets(app)
     errors.install(app)

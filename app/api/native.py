@@ -9,8 +9,8 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 from starlette.responses import Response
 
-from app.api.context import Caller, Context, Ctx, Wanted, Who, upstream_headers
-from app.api.openapi import native_responses
+from app.api.context import Wanted, caller, context, upstream_headers
+from app.api.openapi import RESUME_HEADERS, native_responses
 from app.api.schemas import (
     ChatBody,
     GenerateAnswer,
@@ -44,27 +44,21 @@ async def _simulator_query(
         ) from None
 
 
-@router.post("/generate", responses=native_responses(GenerateAnswer))
-async def generate(
-    request: Request, body: GenerateBody, ctx: Ctx, who: Who, stream: StreamQuery = None, accept: Accept = None
-) -> Response:
+@router.post("/generate", responses=native_responses(GenerateAnswer), openapi_extra=RESUME_HEADERS)
+async def generate(request: Request, body: GenerateBody, stream: StreamQuery = None, accept: Accept = None) -> Response:
     """Answer a prompt."""
-    return _respond(request, body, body.prompt, ctx, who, _wants_stream(body, stream, accept))
+    return _respond(request, body, body.prompt, _wants_stream(body, stream, accept))
 
 
-@router.post("/chat", responses=native_responses(GenerateAnswer))
-async def chat(
-    request: Request, body: ChatBody, ctx: Ctx, who: Who, stream: StreamQuery = None, accept: Accept = None
-) -> Response:
+@router.post("/chat", responses=native_responses(GenerateAnswer), openapi_extra=RESUME_HEADERS)
+async def chat(request: Request, body: ChatBody, stream: StreamQuery = None, accept: Accept = None) -> Response:
     """Answer a message."""
-    return _respond(request, body, body.message, ctx, who, _wants_stream(body, stream, accept), body.conversation_id)
+    return _respond(request, body, body.message, _wants_stream(body, stream, accept), body.conversation_id)
 
 
-@router.get("/stream", response_class=Response, responses=native_responses(None))
+@router.get("/stream", response_class=Response, responses=native_responses(None), openapi_extra=RESUME_HEADERS)
 async def stream(
     request: Request,
-    ctx: Ctx,
-    who: Who,
     prompt: Annotated[Prompt, Query()],
     model: Annotated[ModelName | None, Query()] = None,
     system: Annotated[str | None, Query(max_length=100_000)] = None,
@@ -76,7 +70,7 @@ async def stream(
     body = GenerationBody(
         model=model, system=system, max_tokens=max_tokens, temperature=temperature, simulator=simulator
     )
-    return _respond(request, body, prompt, ctx, who, streamed=True)
+    return _respond(request, body, prompt, streamed=True)
 
 
 def _wants_stream(body: GenerationBody, query: bool | None, accept: str | None) -> bool:
@@ -89,11 +83,10 @@ def _respond(
     request: Request,
     body: GenerationBody,
     prompt: str,
-    ctx: Context,
-    who: Caller,
     streamed: bool,
     conversation_id: str | None = None,
 ) -> Response:
+    ctx, who = context(request), caller(request)
     messages: list[dict[str, Any]] = [{"role": "system", "content": body.system}] if body.system else []
     generation = GenerationRequest(
         model=body.model or ctx.models[0],

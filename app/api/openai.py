@@ -6,9 +6,9 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from app.api.context import Ctx, Wanted, Who, upstream_headers
+from app.api.context import Ctx, Wanted, caller, context, upstream_headers
 from app.api.openai_schemas import ChatCompletionBody, ModelCard, ModelList
-from app.api.openapi import openai_errors, openai_responses
+from app.api.openapi import KEY_HEADER, openai_errors, openai_responses
 from app.errors import ModelNotFound
 from app.providers.base import GenerationRequest
 from app.streams.answer import Answer
@@ -18,9 +18,10 @@ from app.streams.sse import OpenAIEncoder, openai_usage
 router = APIRouter(prefix="/v1", tags=["openai"])
 
 
-@router.post("/chat/completions", responses=openai_responses())
-async def chat_completions(request: Request, body: ChatCompletionBody, ctx: Ctx, who: Who) -> Response:
+@router.post("/chat/completions", responses=openai_responses(), openapi_extra=KEY_HEADER)
+async def chat_completions(request: Request, body: ChatCompletionBody) -> Response:
     """Answer a conversation."""
+    ctx, who = context(request), caller(request)
     generation = GenerationRequest(
         model=body.model,
         messages=[message.model_dump(exclude_unset=True) for message in body.messages],

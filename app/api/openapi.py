@@ -32,6 +32,18 @@ _ERRORS = {
 }
 
 
+def _header(name: str, description: str) -> dict[str, Any]:
+    return {"name": name, "in": "header", "required": False, "schema": {"type": "string"}, "description": description}
+
+
+_KEY = _header("Idempotency-Key", "The same key and body join one generation; another body gets 422.")
+_LAST = _header("Last-Event-ID", "The last id seen: goes on behind it, instead of beginning anew.")
+_RESUMES = _header("Sluice-Resume", "`1`: this client can resume.")
+KEY_HEADER: dict[str, Any] = {"parameters": [_KEY]}
+LAST_HEADER: dict[str, Any] = {"parameters": [_LAST]}
+RESUME_HEADERS: dict[str, Any] = {"parameters": [_KEY, _LAST, _RESUMES]}
+
+
 def native_responses(answer: type[BaseModel] | None) -> Responses:
     """Of a native route that streams, and that answers with `answer` where it does not stream.
 

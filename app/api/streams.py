@@ -6,7 +6,7 @@ from fastapi import APIRouter, Path, Query
 from starlette.responses import Response
 
 from app.api.context import Ctx, Who, resume
-from app.api.openapi import Responses, native_errors, native_responses
+from app.api.openapi import LAST_HEADER, Responses, native_errors, native_responses
 from app.api.schemas import ErrorAnswer, StatusAnswer
 from app.errors import InvalidCursor, NotFound
 from app.streams.log import START, STREAM_ID, parse_id
@@ -22,7 +22,9 @@ _GONE: Responses = {
 }
 
 
-@router.get("/{stream_id}", response_class=Response, responses={**native_responses(None), **_GONE})
+@router.get(
+    "/{stream_id}", response_class=Response, responses={**native_responses(None), **_GONE}, openapi_extra=LAST_HEADER
+)
 async def read(
     stream_id: StreamId,
     ctx: Ctx,
