@@ -22,6 +22,9 @@ def listening_socket(host: str, port: int, user_timeout_seconds: float) -> socke
     found.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(user_timeout_seconds * 1000))
     found.bind((host, port))
     found.listen(BACKLOG)
+    # NGINX takes over a socket as it is. All its processes wake for a connection, and one gets it: on a blocking socket
+    # the others would hang in accept, with all their streams, until the next one comes.
+    found.setblocking(False)
     return found
 
 
