@@ -372,7 +372,7 @@ test("a signal ends the loop with its reason and the connection with it", async 
 
 test("a signal ends the wait between two connections too", async (t) => {
   const abort = new AbortController();
-  const onConnection = ({ state }) => state === "lost" && abort.abort();
+  const onConnection = ({ state }) => state === "lost" && setTimeout(() => abort.abort(), 20);
   const { stream: made } = await client(t, [cutBeforeHeaders], {
     signal: abort.signal,
     onConnection,
