@@ -1,10 +1,10 @@
 """What every log does with events: keeps them in order, gives them out from any place, refuses what does not fit."""
 
-from contextlib import gc
+import gc
+from contextlib import suppress
 from time import process_time
 
 import pytest
-import suppress
 
 from app.errors import CursorGone, LogFull, NotFound
 from app.events import Done, Event, Failed, Reset, Token, Usage
