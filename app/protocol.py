@@ -12,8 +12,14 @@ from app.scope import set_wire
 WRITE_BUFFER_BYTES_MAX = 64 * 1024
 
 
+# Among a request's headers, it makes Uvicorn answer with the same.
+CLOSE = (b"connection", b"close")
+
+
 class SluiceProtocol(HttpToolsProtocol):
     """One client connection."""
+
+    _is_last = False
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -23,6 +29,16 @@ class SluiceProtocol(HttpToolsProtocol):
         super().on_message_begin()
         scope: Any = self.scope
         set_wire(scope, self)
+        if self._is_last:
+            self.headers.append(CLOSE)
+
+    def shutdown(self) -> None:
+        """The worker begins to stop. Whoever keeps this connection is told with the next answer that it was the last;
+        Uvicorn closes one that rests, and a request that is just on its way gets no answer."""
+        self._is_last = True
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.headers.append(CLOSE)
+            self.cycle.keep_alive = False
 
     @property
     def writable(self) -> bool:

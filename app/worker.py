@@ -8,7 +8,9 @@ What the stock `UvicornWorker` does otherwise, and why that cuts streams:
 """
 
 import asyncio
+import contextlib
 import faulthandler
+import queue
 import resource
 import signal
 import socket
@@ -31,6 +33,10 @@ from app.timeouts import ledger
 log = structlog.get_logger(__name__)
 
 HEARTBEAT_SECONDS = 1.0
+# How long connections that rest stay open in a worker that stops: in use, they are told that their answer was the last,
+# and NGINX uses them no more; a request that meets one which is just being closed gets no answer.
+LINGER_SECONDS = 1.0
+ACCEPT_SECONDS = 0.1
 # See deploy/timeouts.yaml for these.
 SUCCESSOR_SECONDS = ledger()["successor_seconds"]
 FAREWELL_SECONDS = ledger()["farewell_seconds"]
@@ -53,9 +59,15 @@ class DrainServer(Server):
     async def _wait_tasks_to_complete(self) -> None:
         drain = self._app.state.drain
         drain.begin()
-        if not await self._idle_within(self._drain_seconds, lambda: drain.idle):
+        linger_until = monotonic() + LINGER_SECONDS
+
+        def idle() -> bool:
+            return drain.idle and (monotonic() >= linger_until or not self.server_state.connections)
+
+        if not await self._idle_within(self._drain_seconds, idle, lambda: self.force_exit):
+            # Also in a hurry: nobody else would take the streams over before the lease is over.
             await drain.finish()
-            await self._idle_within(FAREWELL_SECONDS, lambda: True)
+            await self._idle_within(FAREWELL_SECONDS, lambda: True, lambda: False)
         if left := set(self.server_state.tasks):
             log.warning("cancelling what is left", tasks=len(left))
             for task in left:
@@ -64,18 +76,20 @@ class DrainServer(Server):
             await asyncio.wait(left, timeout=CANCEL_SECONDS)
         for connection in list(self.server_state.connections):
             connection.transport.abort()
+        # It has cut the waiting short. Uvicorn would now leave out the end of the lifespan, which is bounded as well.
+        self.force_exit = False
 
-    async def _idle_within(self, seconds: float, idle: Callable[[], bool]) -> bool:
+    async def _idle_within(self, seconds: float, idle: Callable[[], bool], hurry: Callable[[], bool]) -> bool:
         deadline = monotonic() + seconds
-        while (self.server_state.tasks or not idle()) and not self.force_exit:
-            if monotonic() >= deadline:
+        while self.server_state.tasks or not idle():
+            if monotonic() >= deadline or hurry():
                 return False
             await asyncio.sleep(0.05)
         return True
 
 
 class SluiceWorker(UvicornWorker):  # type: ignore[misc]
-    """See the module. `slots` and `drain_seconds` are set by gunicorn.conf.py before the first fork."""
+    """See the module. What is not set here is set by gunicorn.conf.py, before the fork."""
 
     CONFIG_KWARGS: dict[str, Any] = {  # noqa: RUF012 - the base class's name and type
         "loop": "uvloop",
@@ -90,11 +104,13 @@ class SluiceWorker(UvicornWorker):  # type: ignore[misc]
     slots: Slots | None = None
     pod: Pod | None = None
     identity: Identity
+    master_signals: "queue.SimpleQueue[int]"
     drain_seconds: float = 60
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.slot = 0
+        self._told_to_stop = False
         adopt_stdlib_logger("uvicorn.error")
         self.config.timeout_graceful_shutdown = self.drain_seconds + FAREWELL_SECONDS + CANCEL_SECONDS + 1
 
@@ -106,9 +122,17 @@ class SluiceWorker(UvicornWorker):  # type: ignore[misc]
     def init_signals(self) -> None:
         super().init_signals()
         faulthandler.enable()  # not sooner: the line above takes every handler off, SIGABRT's too
-        # Uvicorn raises the signals it caught once more when it is done; these end the process by returning.
+        # Uvicorn listens to these from its start on, which is a second or more from now, and raises what it caught once
+        # more when it is done. Until then the wish is remembered; behind it the process ends by returning.
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: None)
+            signal.signal(number, self._remember_to_stop)
+        # What came since the fork was handled as the master's: it is in our copy of the master's queue.
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._told_to_stop |= self.master_signals.get_nowait() in (signal.SIGTERM, signal.SIGINT)
+
+    def _remember_to_stop(self, *_: object) -> None:
+        self._told_to_stop = True
 
     async def _serve(self) -> None:
         self.config.app = self.wsgi
@@ -127,22 +151,25 @@ class SluiceWorker(UvicornWorker):  # type: ignore[misc]
             sys.exit(Arbiter.WORKER_BOOT_ERROR)
 
     async def _run_server(self, server: DrainServer, own: SlotSocket | None) -> None:
-        if own is None:
-            await server.serve(sockets=self.sockets)
-            return
         begin, finish = server.startup, server.shutdown
 
         async def startup(sockets: list[socket.socket] | None = None) -> None:
             await begin(sockets=sockets)
-            own.publish()
+            if self._told_to_stop:
+                server.should_exit = True
+            elif own:
+                own.publish()
 
         async def shutdown(sockets: list[socket.socket] | None = None) -> None:
-            await self._wait_for_successor(own)
-            own.withdraw()
+            if own:
+                await self._wait_for_successor(own)
+                own.withdraw()
+                # Who has connected is accepted before the socket is closed, which would reset those that wait.
+                await asyncio.sleep(ACCEPT_SECONDS)
             await finish(sockets=sockets)
 
         server.startup, server.shutdown = startup, shutdown  # type: ignore[method-assign]
-        await server.serve(sockets=[own.socket])
+        await server.serve(sockets=[own.socket] if own else self.sockets)
 
     async def _wait_for_successor(self, own: SlotSocket) -> None:
         """On a reload, Gunicorn stops the old workers before the new ones are up: serve until ours is."""

@@ -74,6 +74,7 @@ def child_exit(_server, worker):
 def pre_fork(server, worker):
     """Give the worker a name and a free slot, or that of the oldest one, which it follows in a reload."""
     worker.identity = pod.identity(worker.age)
+    worker.master_signals = server.SIG_QUEUE
     if worker.slots:
         held: dict[int, int] = {}
         for other in server.WORKERS.values():

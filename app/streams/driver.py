@@ -42,8 +42,10 @@ class Driver:
                 log.warning("upstream failed", code=error.code, detail=error.detail, stream=generation.record.stream_id)
             end = error.as_event()
         except (Exception, asyncio.CancelledError) as error:
-            if isinstance(error, asyncio.CancelledError) and generation.ended:
-                raise  # whoever stops a generation says how it ended; any other cancellation is the provider's own
+            if isinstance(error, asyncio.CancelledError) and (generation.ended or _is_cancelled()):
+                # Whoever stops a generation says how it ended. An event loop that is torn down says nothing: the stream
+                # has not ended, and another worker goes on with it. Any other cancellation is the provider's own.
+                raise
             if isinstance(error, TimeoutError) and deadline.expired():
                 end = LimitExceeded(f"The stream reached its {self._stream_seconds_max:g} s.").as_event()
             else:
@@ -70,6 +72,12 @@ class Driver:
                     if generation.pending_count >= PENDING_EVENTS_MAX:
                         await self._committer.room(generation)
         raise UpstreamTruncated("The upstream ended before the answer was complete.")
+
+
+def _is_cancelled() -> bool:
+    """Whether somebody asked this very task to stop."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 class Replayed:

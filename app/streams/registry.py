@@ -108,7 +108,8 @@ class Streams:
             Draining, ModelNotFound, LogUnavailable, LogFull
             IdempotencyMismatch: the key came with another body before.
         """
-        if self.draining or self.pod_draining():
+        # A worker that stops alone still takes what comes on connections that were open: a few requests.
+        if self.released or self.pod_draining():
             raise Draining("The server is shutting down.", retry_after_seconds=1)
         self._route(draft.request.model)
         try:

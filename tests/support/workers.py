@@ -1,5 +1,7 @@
 """A chain's workers, asked one by one past NGINX."""
 
+import socket
+import struct
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +15,19 @@ POLL_SECONDS = 0.02
 def sockets(chain: Chain) -> list[Path]:
     """Where the workers listen, in the order of their slots."""
     return sorted((chain.state_dir / "run").glob("worker-*.sock"))
+
+
+def pid_behind(path: Path) -> int:
+    """The worker that listens there."""
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(path))
+        pid, _, _ = struct.unpack("3i", client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        return int(pid)
+
+
+def is_gone(pid: int) -> bool:
+    """Whether the process has ended, and its parent knows."""
+    return not Path(f"/proc/{pid}").exists()
 
 
 def active_streams(target: str | Path) -> int:

@@ -89,6 +89,25 @@ async def test_a_defect_is_an_internal_error_without_its_text(here: Worker, erro
     assert "canary" not in failed.message
 
 
+async def test_a_generation_that_is_torn_down_with_its_loop_says_nothing(here: Worker) -> None:
+    """A worker that was interrupted twice cancelled all its tasks: each stream's log then ended in `internal_error`, and
+    nobody took it over."""
+    reader = await here.open(Steps(Token("a"), FOREVER))
+    live = here.streams.live[reader.record.stream_id]
+    await until(lambda: live.tail.entries)
+    generation = live.generation
+    assert generation is not None
+    assert generation.task is not None
+    generation.task.cancel()
+    await asyncio.wait([generation.task])
+    await here.streams.committer.flush()
+    found = await here.streams.backend.describe(live.stream_id)
+    assert found is not None
+    assert found[1].state == "running"
+    assert len(live.tail.entries) == 1
+    here.streams.detach(reader)
+
+
 async def test_a_cancellation_that_nobody_asked_for_still_ends_the_stream(here: Worker) -> None:
     """Libraries let the cancellation of an inner task of their own escape; readers would wait for ever."""
     failed = await failure(here, Token("a"), asyncio.CancelledError())

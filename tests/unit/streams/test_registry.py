@@ -159,8 +159,16 @@ async def test_a_stream_that_is_to_finish_does_so_without_readers(here: Worker) 
     assert (await here.streams.status(reader.record.stream_id, PRINCIPAL)).state == "done"
 
 
-async def test_nothing_starts_once_the_process_stops(here: Worker) -> None:
+async def test_a_stream_that_comes_late_to_a_worker_that_stops_is_begun(here: Worker) -> None:
+    """NGINX keeps connections to it: refused there, a client was sent away though other workers had room."""
     here.drain.begin()
+    reader = await here.open(Steps(Token("a"), DONE))
+    assert await here.read(reader) == [Token("a", index=1), DONE]
+
+
+async def test_nothing_starts_once_everything_was_let_go(here: Worker) -> None:
+    here.drain.begin()
+    await here.drain.finish()
     provider = Steps(DONE)
     with pytest.raises(Draining) as raised:
         await here.open(provider)

@@ -1,0 +1,207 @@
+"""A crowd of resuming clients at a chain that burns, and what must hold when the fire is out.
+
+fire = Fire(chain, inside, seed=7)
+await fire.burn(seconds=15)
+await fire.check()
+"""
+
+import asyncio
+import json
+import random
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import aiohttp
+
+from tests.support.arson import Arsonist
+from tests.support.chain import Chain
+from tests.support.footprint import Footprint, footprint
+from tests.support.journal import Journal
+from tests.support.log_lines import wrong_lines
+from tests.support.resuming_client import ResumingClient
+from tests.support.workers import all_active_streams
+
+# Settings that keep a fire short: what waits for a heartbeat, a drain or nobody is over in seconds.
+ENV = {"SLUICE_HEARTBEAT_SECONDS": "1", "SLUICE_DRAIN_SECONDS": "4", "SLUICE_GRACE_SECONDS": "10"}
+HEARTBEAT_SECONDS = 1.0
+CLIENT_SECONDS_MAX = 60.0
+# Until what was in use is given back: the readers' last polls, streams that nobody came back for.
+SETTLE_SECONDS_MAX = 25.0
+# A few connections to Redis that stay open.
+MORE_FILES_MAX = 8
+MORE_PRIVATE_BYTES_MAX = 48 * 1024 * 1024
+# These begin when a worker first waits for another one's stream, and stay.
+LASTING_TASKS = {"redis-tail", "redis-wake", "redis-probe"}
+
+
+@dataclass
+class Fire:
+    """A crowd of `streams` at a time; a client whose stream has ended begins another one while the fire burns.
+
+    Args:
+        chain: began with `ENV` and `inside_env(inside)`.
+        seed: of everything that is random here.
+        cut_every: a client cuts its own connection once in so many events.
+    """
+
+    chain: Chain
+    inside: Path
+    seed: int
+    streams: int = 200
+    cut_every: int = 500
+    journals: list[Journal] = field(default_factory=list)
+    bodies: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.arsonist = Arsonist(self.chain, self.seed)
+        self.before = self._footprints()
+
+    async def burn(self, seconds: float) -> None:
+        """Start the crowd, set the fire, and wait until everybody has their text, or gave up."""
+        print(f"fire: seed {self.seed}, {self.streams} streams, {seconds:g} s", file=sys.stderr)
+        until = monotonic() + seconds
+        async with _session() as session:
+            crowd = [asyncio.create_task(self._client(session, slot, until)) for slot in range(self.streams)]
+            await asyncio.sleep(1)  # everybody is in
+            await self.arsonist.burn(seconds - 1)
+            await asyncio.gather(*crowd)
+
+    async def _client(self, session: aiohttp.ClientSession, slot: int, until: float) -> None:
+        rng = random.Random(f"{self.seed}-{slot}")
+        await asyncio.sleep(rng.random() * 0.5)
+        number = 0
+        while monotonic() < until:
+            key = f"fire-{self.seed}-{slot}-{number}"
+            body = self.bodies[key] = _body(key, rng)
+            cuts = lambda _, rng=rng: rng.random() < 1 / self.cut_every  # noqa: E731
+            client = ResumingClient(
+                session, self.chain.url, body, key, rng, HEARTBEAT_SECONDS, CLIENT_SECONDS_MAX, cuts=cuts
+            )
+            self.journals.append(client.journal)
+            await client.run()
+            number += 1
+
+    async def check(self) -> None:
+        """Every oracle, and all that they found in one error.
+
+        Raises:
+            AssertionError: the fire did damage.
+        """
+        wrongs = [*self._client_wrongs(), *await self._text_wrongs(), *self._takeover_wrongs()]
+        wrongs += [*wrong_lines(self.chain.log), *await self._leftovers()]
+        assert not wrongs, "\n".join([f"{len(wrongs)} wrongs, seed {self.seed}", *wrongs[:40], *self.story()])
+
+    def story(self) -> list[str]:
+        """What happened, for people."""
+        waits = sum((journal.waits for journal in self.journals), Counter())
+        connections = sum(journal.connections for journal in self.journals)
+        silence = max(journal.silence_seconds_max for journal in self.journals)
+        return [
+            *map(str, self.arsonist.done),
+            f"{len(self.journals)} streams, {connections} connections, longest silence {silence:.1f} s",
+            *(f"{count:6} {reason}" for reason, count in waits.most_common()),
+        ]
+
+    def _client_wrongs(self) -> Iterator[str]:
+        for journal in self.journals:
+            yield from (f"{journal.key} {journal.stream_id}: {wrong}" for wrong in journal.wrongs)
+        ids = Counter(journal.stream_id for journal in self.journals)
+        yield from (f"{stream_id} is the stream of {count} keys" for stream_id, count in ids.items() if count > 1)
+
+    async def _text_wrongs(self) -> list[str]:
+        expected = await self._expected()
+        wrongs = []
+        for journal in self.journals:
+            text = expected[journal.key]
+            if journal.end_event != "done":
+                wrongs.append(f"{journal.key} {journal.stream_id}: ended with {journal.end_event} {journal.end}")
+            elif journal.text != text:
+                wrongs.append(f"{journal.key} {journal.stream_id}: another text: {_difference(journal.text, text)}")
+        return wrongs
+
+    async def _expected(self) -> dict[str, str]:
+        """The same, asked for as one JSON answer: the text by key."""
+        limit = asyncio.Semaphore(16)
+
+        async def ask(session: aiohttp.ClientSession, key: str, body: dict[str, Any]) -> tuple[str, str]:
+            pace = {"tokens_per_second": 0, "first_token_ms": 0}
+            whole = body | {"stream": False, "simulator": body["simulator"] | pace}
+            async with limit, session.post(f"{self.chain.url}/api/v1/generate", json=whole) as answer:
+                assert answer.status == 200, await answer.text()
+                return key, (await answer.json())["response"]
+
+        async with _session() as session:
+            return dict(await asyncio.gather(*(ask(session, *item) for item in self.bodies.items())))
+
+    def _takeover_wrongs(self) -> Iterator[str]:
+        """A stream is taken over only from a worker that something was done to."""
+        lines = [json.loads(line) for line in self.chain.log.splitlines() if line.startswith("{")]
+        booted = [int(line["event"].rpartition(" ")[2]) for line in lines if line["event"].startswith("Booting worker")]
+        # A worker's name ends in how many were forked before it, and pids rise with time.
+        names = {str(age): pid for age, pid in enumerate(sorted(booted), 1)}
+        for line in lines:
+            if line["event"] == "took a stream over":
+                pid = names[line["owner_before"].rpartition("-")[2]]
+                if pid not in self.arsonist.hit:
+                    yield f"{line['stream']} was taken over from {pid}, which nobody touched"
+
+    async def _leftovers(self) -> list[str]:
+        deadline = monotonic() + SETTLE_SECONDS_MAX
+        while wrongs := list(self._leftovers_now()):
+            if monotonic() > deadline:
+                return wrongs
+            await asyncio.sleep(0.5)
+        return []
+
+    def _leftovers_now(self) -> Iterator[str]:
+        if any(active := all_active_streams(self.chain)):
+            yield f"streams are still active: {active}"
+        now = self._footprints()
+        if len(now) != len(self.before):
+            yield f"{len(now)} workers, {len(self.before)} before"
+        first = next(iter(self.before.values()))
+        for pid, found in now.items():
+            yield from (f"worker {pid}: {wrong}" for wrong in _more(found, first))
+
+    def _footprints(self) -> dict[int, Footprint]:
+        return {pid: footprint(pid, self.inside) for pid in self.chain.worker_pids()}
+
+
+def _more(found: Footprint, before: Footprint) -> Iterator[str]:
+    """What a worker has that a fresh one had not."""
+    if (files := found.files - before.files).total() > MORE_FILES_MAX:
+        yield f"more files: {dict(files)}"
+    if (more := found.private_bytes - before.private_bytes) > MORE_PRIVATE_BYTES_MAX:
+        yield f"{more / 1e6:.0f} MB more memory"
+    if found.threads > before.threads:
+        yield f"{found.threads} threads, {before.threads} before"
+    tasks = {name: count for name, count in (found.tasks - before.tasks).items() if name not in LASTING_TASKS}
+    if tasks:
+        yield f"more tasks: {tasks}"
+
+
+def _body(key: str, rng: random.Random) -> dict[str, Any]:
+    simulator = {
+        "seed": rng.randrange(2**31),
+        "tokens": rng.randint(50, 120),
+        "tokens_per_second": rng.randint(9, 15),
+        "first_token_ms": rng.randint(0, 300),
+        "jitter": 0.5,
+    }
+    return {"prompt": f"What burns in {key}?", "stream": True, "simulator": simulator}
+
+
+def _difference(found: str, expected: str) -> str:
+    at = next(
+        (i for i, (a, b) in enumerate(zip(found, expected, strict=False)) if a != b), min(len(found), len(expected))
+    )
+    return f"{len(found)} of {len(expected)} characters, from {at} on {found[at:][:40]!r} for {expected[at:][:40]!r}"
+
+
+def _session() -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))

@@ -1,0 +1,45 @@
+"""What a chain's terminal may show: lines of JSON, the words of `make run`, and the stacks of an aborted worker."""
+
+import json
+import re
+from collections.abc import Iterator
+
+# Each has been a defect of somebody's streams.
+BAD = re.compile(
+    "Traceback|Task was destroyed|never retrieved|never awaited|exit cancel scope|different Context|WORKER TIMEOUT"
+    "|ResourceWarning|coredump|lines dropped|duty failed|stream task failed|stream log failed|generation failed"
+)
+# NGINX's own, before it has opened its log.
+_NGINX = re.compile(r"\d{4}/\d\d/\d\d [\d:]+ \[notice\] ")
+_ABORTED = re.compile(
+    r"Fatal Python error: Aborted|(Current )?[Tt]hread 0x|  File \"|  \.\.\.$|Extension modules: |  <"
+)
+
+
+def wrong_lines(log: str, also_bad: str = "") -> Iterator[str]:
+    """The lines that should not be there."""
+    bad = re.compile(f"{BAD.pattern}|{also_bad}") if also_bad else BAD
+    for line in _programs(log):
+        if bad.search(line):
+            yield f"in the log: {line[:2000]}"
+        elif line.strip() and not (_is_json(line) or _ABORTED.match(line) or _NGINX.match(line)):
+            yield f"not JSON: {line[:300]}"
+
+
+def _programs(log: str) -> Iterator[str]:
+    """Without what `make run` itself says when it begins and ends."""
+    own = False
+    for line in log.splitlines():
+        if line.startswith("sluice is ready"):
+            own = True
+        elif line.startswith("{"):
+            own = False
+        if not own and not line.startswith("sluice: "):
+            yield line
+
+
+def _is_json(line: str) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except ValueError:
+        return False
