@@ -480,8 +480,9 @@ async def test_a_batch_answer_of_a_process_that_stops_may_be_asked_for_again(her
 
 
 @SURFACES
-async def test_a_process_that_stops_answers_nobody_new(here: Worker, batch: bool) -> None:
+async def test_a_process_that_let_go_of_its_streams_answers_nobody_new(here: Worker, batch: bool) -> None:
     here.drain.begin()
+    await here.drain.finish()
     provider, peer = Steps(DONE), Peer()
     with pytest.raises(SluiceError) as raised:
         await call(here, provider, peer, batch)
