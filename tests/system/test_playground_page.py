@@ -41,8 +41,9 @@ def test_an_error_is_shown_as_such(browser: Browser, chain: Chain) -> None:
     browser.run("document.querySelector('#model').dispatchEvent(new Event('change'))")
     assert not browser.driver.find_element("id", "simulator").is_displayed()
     browser.click("#send")
-    wait_for_state(browser, "error: upstream_unreachable")
-    assert browser.text("#note") != ""
+    wait_for_state(browser, "error")
+    assert browser.text("#note").startswith("upstream_unreachable: ")
+    assert browser.text("#log .refused .data").startswith("502, upstream_unreachable: ")
 
 
 def test_it_is_used_by_keyboard_alone(browser: Browser, chain: Chain) -> None:
@@ -105,8 +106,21 @@ def test_the_log_of_events_is_bounded(browser: Browser, chain: Chain) -> None:
     assert browser.run("return document.querySelectorAll('#log li').length") == 500
     assert browser.text("#kept") == "last 500 of 3003"
     assert browser.text("#text") == batch_text(chain.url, tokens=3000)
-    end = "const log = document.querySelector('#log'); return log.scrollHeight - log.scrollTop - log.clientHeight"
-    assert browser.run(end) <= 8  # and shown to its end
+
+
+@pytest.mark.parametrize("box", ["#log", "#text"])
+def test_the_newest_is_in_sight_unless_the_reader_looks_elsewhere(box: str, browser: Browser, chain: Chain) -> None:
+    to_end = f"const box = document.querySelector('{box}'); return box.scrollHeight - box.scrollTop - box.clientHeight"
+    send(browser, chain.url, tokens=400, pace=0)
+    wait_for_state(browser, "done")
+    assert browser.run(to_end) <= 8
+    browser.fill("#pace", 100)
+    browser.click("#send")  # another stream in the same page
+    wait_for_tokens(browser, 200)
+    browser.wait_for(f"(() => {{ {to_end} }})() <= 8")
+    browser.run(f"document.querySelector('{box}').scrollTop = 0")
+    wait_for_tokens(browser, 300)
+    assert browser.run(f"return document.querySelector('{box}').scrollTop") == 0
 
 
 def test_it_is_dark_where_the_reader_wants_it_dark(browser: Browser, chain: Chain) -> None:

@@ -1,21 +1,21 @@
 /** The text, as it comes. */
 
-import { pinned } from "./pinned.js";
+import { Pinned } from "./pinned.js";
 
 export class Answer {
   #box;
-  #grown;
+  #pinned;
   #run = null;
   #kind = null;
 
   /** @param {HTMLElement} box */
   constructor(box) {
     this.#box = box;
-    this.#grown = pinned(box);
+    this.#pinned = new Pinned(box);
   }
 
   clear() {
-    this.#box.replaceChildren();
+    this.#pinned.clear();
     this.#kind = null;
   }
 
@@ -30,6 +30,6 @@ export class Answer {
       this.#kind = type;
     }
     this.#run.appendData(token);
-    this.#grown();
+    this.#pinned.grown();
   }
 }

@@ -1,6 +1,6 @@
 /** What came over the wire, line by line, and what the client did about it. */
 
-import { pinned } from "./pinned.js";
+import { Pinned } from "./pinned.js";
 
 const LINES_MAX = 500;
 const DATA_CHARACTERS_MAX = 2000;
@@ -8,7 +8,7 @@ const DATA_CHARACTERS_MAX = 2000;
 export class EventLog {
   #list;
   #kept;
-  #grown;
+  #pinned;
   #lines = 0;
   #began = 0;
 
@@ -16,12 +16,12 @@ export class EventLog {
   constructor(list, kept) {
     this.#list = list;
     this.#kept = kept;
-    this.#grown = pinned(list);
+    this.#pinned = new Pinned(list);
   }
 
   /** From now on, for another stream. */
   clear() {
-    this.#list.replaceChildren();
+    this.#pinned.clear();
     this.#lines = 0;
     this.#began = performance.now();
   }
@@ -47,7 +47,7 @@ export class EventLog {
     this.#lines += 1;
     if (this.#lines > LINES_MAX) this.#list.firstElementChild.remove();
     this.#kept.textContent = this.#lines > LINES_MAX ? `last ${LINES_MAX} of ${this.#lines}` : `${this.#lines}`;
-    this.#grown();
+    this.#pinned.grown();
   }
 }
 

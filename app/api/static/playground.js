@@ -52,8 +52,11 @@ function show({ type, data }) {
 
 function ended(error) {
   if (error.code === "cancelled" || error.name === "AbortError") return meters.state("cancelled", "warn");
-  meters.state(`error: ${error.code ?? error.name}`, "bad");
-  say(error.message);
+  const text = `${error.code ?? error.name}: ${error.message}`;
+  meters.state("error", "bad");
+  say(text, "bad");
+  // An error that is an event of the stream's has its line already.
+  if (error.status) events.connection("refused", `${error.status}, ${text}`);
   if (error.code === "not_found") history.replaceState(null, "", location.pathname);
 }
 
@@ -106,8 +109,9 @@ function enable(streaming) {
   find("send").ariaDisabled = String(streaming);
 }
 
-function say(text) {
+function say(text, tone = "") {
   find("note").textContent = text;
+  find("note").dataset.tone = tone;
 }
 
 /** Go on with the stream that the address names. */
