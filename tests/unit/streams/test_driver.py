@@ -90,8 +90,8 @@ async def test_a_defect_is_an_internal_error_without_its_text(here: Worker, erro
 
 
 async def test_a_generation_that_is_torn_down_with_its_loop_says_nothing(here: Worker) -> None:
-    """A worker that was interrupted twice cancelled all its tasks: each stream's log then ended in `internal_error`, and
-    nobody took it over."""
+    """A worker that was interrupted twice cancelled all its tasks: each stream's log then ended in `internal_error`,
+    and nobody took it over."""
     reader = await here.open(Steps(Token("a"), FOREVER))
     live = here.streams.live[reader.record.stream_id]
     await until(lambda: live.tail.entries)
