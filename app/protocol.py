@@ -36,9 +36,14 @@ class SluiceProtocol(HttpToolsProtocol):
         """The worker begins to stop. Whoever keeps this connection is told with the next answer that it was the last;
         Uvicorn closes one that rests, and a request that is just on its way gets no answer."""
         self._is_last = True
-        if self.cycle is not None and not self.cycle.response_complete:
+        if self.cycle is not None and not self.resting:
             self.headers.append(CLOSE)
             self.cycle.keep_alive = False
+
+    @property
+    def resting(self) -> bool:
+        """Whether no request is being answered."""
+        return self.cycle is None or self.cycle.response_complete
 
     @property
     def writable(self) -> bool:

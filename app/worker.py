@@ -70,6 +70,9 @@ class DrainServer(Server):
         if not await self._idle_within(self._drain_seconds, idle, lambda: self.force_exit):
             # Also in a hurry: nobody else would take the streams over before the lease is over.
             await drain.finish()
+            for connection in list(self.server_state.connections):
+                if isinstance(connection, SluiceProtocol) and connection.resting:
+                    connection.transport.close()  # nothing that came on it could be served any more
             await self._idle_within(FAREWELL_SECONDS, lambda: True, lambda: False)
         if left := set(self.server_state.tasks):
             log.warning("cancelling what is left", tasks=len(left))

@@ -9,6 +9,7 @@ import random
 
 import structlog
 
+from app.errors import LogUnavailable
 from app.streams.connection import Connection
 from app.streams.registry import LiveStream, Streams
 
@@ -33,11 +34,14 @@ class Drain:
         self._movable: set[Connection] = set()
         self._staying: set[Connection] = set()
         self._moving = False
+        self._over = False
 
     def enter(self, connection: Connection, resumable: bool) -> None:
         """A connection begins to read a stream; `resumable` ones may be moved."""
         (self._movable if resumable else self._staying).add(connection)
-        if resumable and self._moving:
+        if self._over:
+            connection.leave("drain")
+        elif resumable and self._moving:
             self._move(connection)
 
     def leave(self, connection: Connection) -> None:
@@ -55,11 +59,13 @@ class Drain:
         self._streams.draining = True
         self._moving = self._shared_log or not self._streams.pod_draining()
         if self._moving:
+            self._streams.takes_over = False
             for connection in list(self._movable):
                 self._move(connection)
 
     async def finish(self) -> None:
         """The deadline: let go of everything that is left."""
+        self._streams.takes_over = False
         left = self._streams.owned
         if left:
             log.warning("drain deadline reached, streams are released", streams=len(left))
@@ -69,7 +75,12 @@ class Drain:
             await asyncio.wait(stopping, timeout=STOP_SECONDS_MAX)
         await self._streams.committer.flush()
         self._streams.released = True
-        await self._streams.backend.expire(self._streams.owner)
+        try:
+            await self._streams.backend.expire(self._streams.owner)
+        except LogUnavailable as error:
+            # The lease runs out by itself.
+            log.warning("log unavailable", detail=error.detail or error.message)
+        self._over = True
         for connection in [*self._movable, *self._staying]:
             connection.leave("drain")
 

@@ -84,7 +84,7 @@ class Follower:
         Raises:
             LogUnavailable
         """
-        if monotonic() < self._claim_from:
+        if monotonic() < self._claim_from or not self._streams.takes_over:
             return
         fence = await self._backend.claim(record.stream_id, self._streams.owner, state.fence)
         if fence is None:

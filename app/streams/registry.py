@@ -88,6 +88,8 @@ class Streams:
         self.committer = Committer(backend)
         self.draining = False
         self.released = False
+        # Not in a worker that will soon be gone: what it took, the next one would have to take from it.
+        self.takes_over = True
         self.degrade = degrade
         self.pod_draining = pod_draining
         self.live: dict[str, LiveStream] = {}

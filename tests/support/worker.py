@@ -93,6 +93,14 @@ class Worker:
         common: dict[str, Any] = {"terms": self.terms, "open_reader": lambda: self.open(provider)}
         return self._call(StreamResponse(encoder, True, resumable=resumable, **common), peer)
 
+    def follow(self, stream_id: str, peer: Peer, *, resumable: bool = True) -> asyncio.Task[None]:
+        """Answer with a stream that has begun, from its beginning."""
+        common: dict[str, Any] = {
+            "terms": self.terms,
+            "open_reader": lambda: self.streams.attach(stream_id, PRINCIPAL, START),
+        }
+        return self._call(StreamResponse(native, False, resumable=resumable, **common), peer)
+
     def serve_batch(self, provider: Provider, peer: Peer) -> asyncio.Task[None]:
         """Answer with one document."""
         answer = BatchResponse(
