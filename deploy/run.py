@@ -32,6 +32,7 @@ READY = """
 sluice is ready
 
   http://127.0.0.1:{port}          NGINX, before {workers} Gunicorn workers on {sockets}
+  http://127.0.0.1:{port}/playground  a page to watch a stream on, and to cut it
   http://127.0.0.1:{port}/docs     the API, to read and to try
   http://{metrics}/metrics  metrics; /livez for the workers' heartbeats
 
