@@ -100,6 +100,18 @@ def test_without_any_worker_the_native_surface_gets_its_503() -> None:
         assert error["request_id"] == headers["X-Request-ID"]
 
 
+@pytest.mark.parametrize("accept", ["*/*", "text/event-stream"])
+def test_without_any_worker_the_clients_connection_ends(accept: str) -> None:
+    """In a rollout, clients that kept their connections asked the instance that was leaving ten times and more, though
+    the load balancer knew a better one."""
+    with Edge(None) as edge:
+        connection = http.client.HTTPConnection("127.0.0.1", edge.port, timeout=10)
+        connection.request("GET", "/api/v1/stream?prompt=x", headers={"Accept": accept})
+        answer = connection.getresponse()
+        assert answer.getheader("Connection") == "close"
+        connection.close()
+
+
 def test_without_any_worker_openai_s_surface_gets_its_503() -> None:
     with Edge(None) as edge:
         status, headers, body = ask(edge, "POST", "/v1/chat/completions", b"{}")
