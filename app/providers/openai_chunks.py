@@ -5,7 +5,7 @@ Typed, since this is decoded once a token: into dictionaries it costs nearly twi
 
 import msgspec
 
-from app.errors import UpstreamInvalid
+from app.providers.answer_stream import invalid
 
 
 class Delta(msgspec.Struct, gc=False):
@@ -63,8 +63,3 @@ def given(raw: msgspec.Raw) -> bytes:
         return b""
     data = bytes(raw)  # a Raw equals nothing but itself
     return b"" if data in {b"null", b"[]"} else data
-
-
-def invalid(detail: str) -> UpstreamInvalid:
-    """The error of an answer that is not this protocol; what it was instead is for the log."""
-    return UpstreamInvalid("The upstream sent what is not a valid answer.", detail=detail)
