@@ -25,6 +25,10 @@ test: $(DEVELOPMENT) ## Run every test; installs the programs they need where it
 	@scripts/install-system-packages.sh
 	$(PYTHON) -m pytest $(ARGS)
 
+soak: $(DEVELOPMENT) ## Run the long variants, about 15 minutes, and write what they saw to tests/soak/RESULTS.md
+	@scripts/install-system-packages.sh
+	$(PYTHON) -m pytest -m soak --reruns 0 tests/soak $(ARGS)
+
 check: lint types imports generated ## Lint, types, import directions, and documents that are made from the code
 
 lint: $(DEVELOPMENT) ## Look for mistakes and for what `make format` would change
@@ -63,4 +67,4 @@ clean: ## Remove what was made here, except the virtual environment
 $(RUNTIME) $(DEVELOPMENT): .venv/installed-%: %.lock
 	@scripts/setup.sh $< $@
 
-.PHONY: help setup run serve test check lint types imports generated generate format lock bench examples clean
+.PHONY: help setup run serve test soak check lint types imports generated generate format lock bench examples clean

@@ -6,6 +6,7 @@ is let go, for a worker that reads the same log to take over.
 
 import asyncio
 import random
+from collections.abc import Sequence
 
 import structlog
 
@@ -17,6 +18,8 @@ log = structlog.get_logger(__name__)
 
 # Closing an upstream takes milliseconds; one that hangs must not hold the exit.
 STOP_SECONDS_MAX = 2.0
+# Fewer than a log has connections for.
+RELEASES_AT_ONCE = 8
 
 
 class Drain:
@@ -75,6 +78,11 @@ class Drain:
             await asyncio.wait(stopping, timeout=STOP_SECONDS_MAX)
         await self._streams.committer.flush()
         self._streams.released = True
+        # The first failure ends it: hundreds that each wait for a log that is away would take longer than there is.
+        try:
+            await self._give_up(left)
+        except LogUnavailable as error:
+            log.warning("log unavailable", detail=error.detail or error.message)
         try:
             await self._streams.backend.expire(self._streams.owner)
         except LogUnavailable as error:
@@ -83,6 +91,14 @@ class Drain:
         self._over = True
         for connection in [*self._movable, *self._staying]:
             connection.leave("drain")
+
+    async def _give_up(self, left: Sequence[LiveStream]) -> None:
+        """One by one, for the log to know that they were not taken from a worker that died of them."""
+        backend = self._streams.backend
+        owned = [(live.stream_id, live.generation.fence) for live in left if live.generation is not None]
+        for first in range(0, len(owned), RELEASES_AT_ONCE):
+            some = owned[first : first + RELEASES_AT_ONCE]
+            await asyncio.gather(*(backend.release(*one) for one in some))
 
     def _stop(self, live: LiveStream) -> asyncio.Task[None] | None:
         if live.generation is None:

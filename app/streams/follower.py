@@ -105,6 +105,7 @@ class Follower:
         if go_on and state.takeovers < TAKEOVERS_MAX and not said.tool_calls:
             self._streams.produce(live, fence, said.text, said.content_tokens)
         else:
+            log.warning("gave a stream up", stream=record.stream_id, takeovers=state.takeovers)
             self._streams.committer.add(self._streams.own(live, fence), LOST)
 
     async def _end_broken(self, record: StreamRecord, fence: int) -> None:

@@ -97,7 +97,9 @@ class LmdbStreams:
             return None
         if self._alive_until(transaction, row) > monotonic():
             return None
-        taken = Row(fence + 1, "running", row.takeovers + 1, monotonic(), 0.0, _name(owner))
+        # Whoever let go of it lives: only deaths are counted.
+        takeovers = row.takeovers + (not row.released_at)
+        taken = Row(fence + 1, "running", takeovers, monotonic(), 0.0, _name(owner))
         self._replace(transaction, stream, row, taken)
         return taken.fence
 

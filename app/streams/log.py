@@ -96,6 +96,7 @@ class StreamState(msgspec.Struct, frozen=True):
         owner_alive: whether that worker's lease holds; false once it was released.
         orphaned_seconds: how long it has not; 0 while it does.
         fence: rises at every takeover; an append under an older one is refused.
+        takeovers: how many from an owner that died; one that was released is not counted.
         last: the last event in the log.
         cancel_requested: somebody asked the owner to stop.
         readers_seen: whether a reader on any worker was seen within the lease's time.

@@ -203,9 +203,10 @@ class MemoryLog:
             return None
         stream.owner = owner
         stream.owned_since = monotonic()
+        # Whoever let go of it lives: only deaths are counted.
+        stream.takeovers += stream.released_at is None
         stream.released_at = None
         stream.fence += 1
-        stream.takeovers += 1
         return stream.fence
 
     async def release(self, stream_id: str, fence: int) -> None:

@@ -299,7 +299,8 @@ if known[4] == '' and (lease_left(known[3], lease, horizon) or 0) > 0 then retur
 even_when_full()
 local fence = tonumber(known[1]) + 1
 redis.call('HSET', h, 'f', fence, 'o', owner, 'ra', '', 'os', now_ms(), 'm', server .. ':', 'ct', ARGV[8])
-redis.call('HINCRBY', h, 't', 1)
+-- Whoever let go of it lives: only deaths are counted.
+if known[4] == '' then redis.call('HINCRBY', h, 't', 1) end
 disown(known[3], id)
 own(owner, id)
 redis.call('PEXPIRE', h, ttl)

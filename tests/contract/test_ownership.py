@@ -133,6 +133,19 @@ async def test_takeovers_are_counted(log: Log) -> None:
         assert (await state(log, stream_id)).takeovers == number
 
 
+async def test_a_stream_that_was_let_go_was_not_taken_from_the_dead(log: Log) -> None:
+    """Four reloads would else end a long stream as if it had brought four workers down."""
+    stream_id = await begin(log, "w0")
+    for fence in range(1, 6):
+        await log.beat(f"w{fence - 1}")
+        await log.release(stream_id, fence)
+        assert await log.claim(stream_id, f"w{fence}", fence) == fence + 1
+        assert (await state(log, stream_id)).takeovers == 0
+    await log.expire("w5")
+    assert await log.claim(stream_id, "w6", 6) == 7
+    assert (await state(log, stream_id)).takeovers == 1
+
+
 async def test_a_released_stream_is_free_though_its_owner_lives(log: Log) -> None:
     await log.beat("w1")
     given_up, kept = await begin(log, "w1"), await begin(log, "w1")

@@ -67,6 +67,11 @@ class Arsonist:
         """The workers that lost their streams by this, or may have."""
         return {deed.pid for deed in self.done}
 
+    @property
+    def killed(self) -> set[int]:
+        """Those of them that could not let go of their streams first."""
+        return {deed.pid for deed in self.done if deed.name in ("KILL", "ABRT", "STOP")}
+
     def _do(self, at_seconds: float) -> None:
         name = self._rng.choices(list(self.deeds), list(self.deeds.values()))[0]
         workers = self.chain.worker_pids()

@@ -50,6 +50,19 @@ async def test_a_worker_that_stops_takes_nothing_over(here: Worker) -> None:
     here.streams.detach(reader)
 
 
+async def test_what_is_left_at_the_deadline_was_not_taken_from_the_dead(here: Worker) -> None:
+    """The fourth reload in a stream's life ended it with `producer_lost`, as if it had killed four workers."""
+    reader = await here.open(Steps(Token("a"), FOREVER))
+    stream_id = reader.record.stream_id
+    here.drain.begin()
+    await here.drain.finish()
+    assert await here.streams.backend.claim(stream_id, "worker-2", 1) == 2
+    after = await here.streams.backend.describe(stream_id)
+    assert after is not None
+    assert after[1].takeovers == 0
+    here.streams.detach(reader)
+
+
 async def test_a_log_that_is_away_does_not_keep_a_worker_from_stopping() -> None:
     class Away(MemoryLog):
         """Its leases cannot be reached."""
