@@ -2,9 +2,9 @@
 
 from collections.abc import AsyncGenerator
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
-from yarl import URL
 
 from app.errors import InvalidRequest, UpstreamError, UpstreamInvalid, UpstreamStalled, UpstreamTruncated
 from app.events import Done, Token
@@ -45,7 +45,7 @@ class OpenAIProvider:
         self._url = base_url.rstrip("/") + "/chat/completions"
         self._model = model
         self._api_key = api_key
-        self._rejections = Rejections(URL(base_url).authority.rpartition("@")[2], api_key)
+        self._rejections = Rejections(urlsplit(base_url).netloc.rpartition("@")[2], api_key)
         self._upstream = Upstream(
             connect_seconds=connect_seconds,
             first_token_seconds=first_token_seconds,

@@ -221,7 +221,10 @@ async def cancel_twenty(provider: OpenAIProvider, model: str) -> None:
 async def relay(port: int, to: int) -> AsyncIterator[None]:
     """Passes the bytes of connections to `port` on to the port `to`."""
 
+    writers: list[asyncio.StreamWriter] = []
+
     async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
         while data := await reader.read(65_536):
             writer.write(data)
         writer.close()
@@ -235,6 +238,9 @@ async def relay(port: int, to: int) -> AsyncIterator[None]:
         yield
     finally:
         server.close()
+        for writer in writers:
+            writer.transport.abort()
+        await asyncio.sleep(0.05)
 
 
 async def test_every_failure_to_connect_is_an_upstream_error(provide: Provide) -> None:
