@@ -8,14 +8,16 @@ import msgspec
 from app.events import Done, Token
 
 
-class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+# Records in the log hold these: what a later version adds must not keep an earlier one, beside it in a rolling upgrade,
+# from reading them. The API refuses what it does not know by its own schemas.
+class Fault(msgspec.Struct, frozen=True):
     """A failure for the simulator to act out once it has sent `at_token` tokens."""
 
     kind: Literal["error", "stall", "die"]
     at_token: int = 0
 
 
-class SimulatorOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class SimulatorOptions(msgspec.Struct, frozen=True):
     """How a simulated upstream behaves; None leaves the simulator's default."""
 
     seed: int = 0

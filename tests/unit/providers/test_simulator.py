@@ -296,6 +296,6 @@ def test_a_fault_is_told_without_whereabouts() -> None:
 
 def test_options_are_checked() -> None:
     assert msgspec.convert({"fault": {"kind": "die"}}, SimulatorOptions).fault == Fault("die", 0)
-    for wrong in ({"seeed": 1}, {"fault": {"kind": "explode"}}, {"fault": {"kind": "die", "at": 1}}):
+    for wrong in ({"seed": "x"}, {"fault": {"kind": "explode"}}, {"fault": {"at_token": 1}}):
         with pytest.raises(msgspec.ValidationError):
             msgspec.convert(wrong, SimulatorOptions)
