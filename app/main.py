@@ -66,8 +66,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         streams.unread = Unread(streams, settings.lease_seconds).decide
         drain = app.state.drain = Drain(streams, settings.derived_waits()["drain_spread_seconds"], is_shared(url))
         app.state.context = _context(settings, tuple(routes), streams, drain)
-        keeper = Keeper(streams, follower, settings.lease_seconds)
-        await keeper.start(identity.dead)
+        keeper = Keeper(streams, follower, settings.lease_seconds, identity.newly_dead)
+        await keeper.start()
         keeping = asyncio.create_task(keeper.run(), name="keeper")
         yield
         # What is produced first, since it writes to the log and holds upstreams' connections; then what is under it.

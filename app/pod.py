@@ -3,18 +3,22 @@
 import mmap
 import os
 import secrets
+import struct
 from dataclasses import dataclass, field
 
-DEAD_OWNERS_MAX = 256
+# Deaths that are remembered. A worker looks ten times a second, and a new one has to hear of those from before.
+DEATHS_MAX = 256
+_AGE = struct.Struct("=Q")
 
 
 class Pod:
-    """Made in the master before the first fork."""
+    """Made in the master before the first fork; only the master writes."""
 
     def __init__(self) -> None:
         self._name = secrets.token_hex(4)
         self._draining = mmap.mmap(-1, 1)
-        self._dead: list[str] = []
+        # How many have died, then the ages of the last of them, in a ring.
+        self._deaths = mmap.mmap(-1, _AGE.size * (1 + DEATHS_MAX))
 
     @property
     def draining(self) -> bool:
@@ -24,29 +28,51 @@ class Pod:
     def drain(self) -> None:
         self._draining[0] = 1
 
-    def bury(self, owner: str) -> None:
-        """A worker died; the next one that starts will end its lease."""
-        self._dead = [*self._dead, owner][-DEAD_OWNERS_MAX:]
+    def bury(self, age: int) -> None:
+        """A worker died: the others end its lease, and take over what it produced."""
+        count = self._read(0)
+        self._write(1 + count % DEATHS_MAX, age)
+        self._write(0, count + 1)  # last, for whoever reads meanwhile
 
     def identity(self, age: int) -> "Identity":
         """Of the worker that is about to be forked; `age` is Gunicorn's number of it."""
-        return Identity(f"{self._name}-{age}", self, tuple(self._dead))
+        return Identity(self._owner(age), self)
+
+    def dead_since(self, count: int) -> tuple[int, list[str]]:
+        """How many have died by now, and the names of those beyond the first `count`, as far as they are remembered."""
+        now = self._read(0)
+        first = max(count, now - DEATHS_MAX)
+        return now, [self._owner(self._read(1 + number % DEATHS_MAX)) for number in range(first, now)]
+
+    def _owner(self, age: int) -> str:
+        return f"{self._name}-{age}"
+
+    def _read(self, place: int) -> int:
+        (number,) = _AGE.unpack_from(self._deaths, place * _AGE.size)
+        return int(number)
+
+    def _write(self, place: int, number: int) -> None:
+        _AGE.pack_into(self._deaths, place * _AGE.size, number)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Identity:
     """Who a worker is to the stream log.
 
     Args:
         owner: its name, of no other worker before or after it.
-        dead: names of workers of this pod that died before it was forked.
     """
 
     owner: str
     pod: Pod = field(default_factory=Pod)
-    dead: tuple[str, ...] = ()
+    _deaths_heard: int = 0
 
     @classmethod
     def alone(cls) -> "Identity":
         """Of a process that no Gunicorn started."""
         return cls(f"{secrets.token_hex(4)}-{os.getpid()}")
+
+    def newly_dead(self) -> list[str]:
+        """The names of workers of this pod that died since this was asked last, or ever."""
+        self._deaths_heard, owners = self.pod.dead_since(self._deaths_heard)
+        return owners

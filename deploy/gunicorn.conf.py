@@ -67,8 +67,8 @@ def when_ready(server):
 
 
 def child_exit(_server, worker):
-    """What the worker produced may be taken over at once, and not only when its lease is over."""
-    pod.bury(worker.identity.owner)
+    """Have the other workers know: they take over what it produced at once, and not only when its lease is over."""
+    pod.bury(worker.age)
 
 
 def pre_fork(server, worker):

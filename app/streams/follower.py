@@ -1,22 +1,27 @@
 """Fills the tail of a stream that another worker produces, and takes the stream over when that worker is gone."""
 
 import asyncio
+import contextlib
 from time import monotonic
 
 import structlog
 
 from app.errors import CursorGone, LogUnavailable, NotFound, ProducerLost, SluiceError
-from app.events import Token
+from app.events import Event, Failed, Reset, Token
 from app.streams.generation import Generation
 from app.streams.log import START, Cursor, StreamRecord, StreamState, check_contiguous
-from app.streams.registry import LiveStream, Streams
+from app.streams.packing import Unreadable
+from app.streams.registry import CANCELLED, LiveStream, Streams
 from app.streams.tail import Tail
 
 log = structlog.get_logger(__name__)
 
 PAGE_EVENTS_MAX = 500
-# How long a stream may be silent before its owner's lease is looked at.
+# How long a stream may be silent before its owner's lease is looked at. It is for owners on other machines: of those on
+# this one `rescue` knows at once.
 SILENT_SECONDS = 1.0
+# Takeovers at one time, where a worker died that had many of the streams that are read here.
+RESCUES_MAX = 4
 # Between two tries while the log does not answer.
 RETRY_SECONDS = 0.5
 # A request that brings its workers down must not go through all of them.
@@ -44,16 +49,20 @@ class Follower:
 
     async def follow(self, live: LiveStream) -> None:
         """Until the stream ends, nobody reads it here any more, or it is produced here."""
-        heard = monotonic()
+        look_at = monotonic() + (0 if live.orphaned else SILENT_SECONDS)
         while live.readers and not live.tail.ended and live.generation is None:
             try:
-                if fetched := await self._fetch(live):
-                    heard = monotonic()
-                elif monotonic() - heard >= SILENT_SECONDS:
-                    heard = monotonic()
+                fetched = await self._fetch(live)
+                if monotonic() >= look_at and not fetched:
                     await self._look(live)
-                if fetched < PAGE_EVENTS_MAX:
+                if fetched or monotonic() >= look_at:
+                    look_at = monotonic() + SILENT_SECONDS
+                if fetched < PAGE_EVENTS_MAX and live.generation is None:
                     await self._backend.wait(live.stream_id, live.tail.last, SILENT_SECONDS)
+            except Unreadable as error:
+                log.warning("stream cannot be read by this version", stream=live.stream_id, detail=error.detail)
+                live.tail.break_off(error)
+                return
             except LogUnavailable:
                 self.log_was_away()
                 await asyncio.sleep(RETRY_SECONDS)
@@ -61,8 +70,39 @@ class Follower:
                 live.tail.break_off(error)
                 return
 
+    async def rescue(self) -> None:
+        """Take over at once what is read here and has lost its owner.
+
+        Raises:
+            LogUnavailable
+        """
+        turn = asyncio.Semaphore(RESCUES_MAX)
+
+        async def one(stream_id: str) -> None:
+            async with turn:
+                found = await self._backend.describe(stream_id)
+                if found is not None and found[1].state == "running" and not found[1].owner_alive:
+                    await self.take_over(*found)
+                # A log of this machine answers without waiting: many takeovers would hold the loop to the last.
+                await asyncio.sleep(0)
+
+        lost = [stream_id for stream_id in await self._backend.orphans() if self._is_followed(stream_id)]
+        for error in await asyncio.gather(*map(one, lost), return_exceptions=True):
+            # Whatever one stream's trouble is, its own follower meets it within a second.
+            if isinstance(error, LogUnavailable) and not isinstance(error, Unreadable):
+                raise error
+
+    def _is_followed(self, stream_id: str) -> bool:
+        live = self._streams.live.get(stream_id)
+        return live is not None and live.follower is not None
+
     async def _fetch(self, live: LiveStream) -> int:
-        page = await self._backend.read(live.stream_id, live.tail.last, PAGE_EVENTS_MAX)
+        try:
+            page = await self._backend.read(live.stream_id, live.tail.last, PAGE_EVENTS_MAX)
+        except CursorGone:
+            if await self._streams.may_come(live.stream_id, live.tail.last):
+                return 0
+            raise
         check_contiguous(live.tail.last, page)
         # Another task may have brought some of it meanwhile: a follower and the reaper can meet at one stream.
         new = [entry for entry in page if entry[0] > live.tail.last]
@@ -86,15 +126,22 @@ class Follower:
         """
         if monotonic() < self._claim_from or not self._streams.takes_over:
             return
+        said = Said()
+        with contextlib.suppress(CursorGone):
+            # Read before it is claimed: what cannot be read here is left to those who can.
+            await self._hear(record.stream_id, said)
         fence = await self._backend.claim(record.stream_id, self._streams.owner, state.fence)
         if fence is None:
             return
         log.info("took a stream over", stream=record.stream_id, owner_before=state.owner)
         try:
-            said = await self._said(record.stream_id)
+            # What the former owner said meanwhile, or the reset that the claim had to write.
+            await self._hear(record.stream_id, said)
             live = self._streams.enter(record, said.last)
             while live.tail.last < said.last:
                 await self._fetch(live)
+            if live.tail.last > said.last:
+                raise CursorGone("The stream's log does not reach what was delivered here.")
         except CursorGone:
             await self._end_broken(record, fence)
             return
@@ -102,11 +149,24 @@ class Follower:
             # Owned and not produced, it would keep its readers waiting for ever.
             self._unwanted[record.stream_id] = fence
             raise
-        if go_on and state.takeovers < TAKEOVERS_MAX and not said.tool_calls:
+        end = self._end(record, state, said) if go_on else LOST
+        if end is None:
             self._streams.produce(live, fence, said.text, said.content_tokens)
         else:
-            log.warning("gave a stream up", stream=record.stream_id, takeovers=state.takeovers)
-            self._streams.committer.add(self._streams.own(live, fence), LOST)
+            log.warning("gave a stream up", stream=record.stream_id, takeovers=state.takeovers, code=end.code)
+            self._streams.committer.add(self._streams.own(live, fence), end)
+
+    def _end(self, record: StreamRecord, state: StreamState, said: "Said") -> Failed | None:
+        """Why a stream that was taken over ends there; None if it can go on."""
+        if state.cancel_requested:
+            return CANCELLED
+        if state.takeovers >= TAKEOVERS_MAX or said.tool_calls:
+            return LOST
+        try:
+            resume = self._streams.resume_strategy(record)
+        except SluiceError as error:  # a model that is not served any more
+            return error.as_event()
+        return LOST if said.void and resume == "fail" else None
 
     async def _end_broken(self, record: StreamRecord, fence: int) -> None:
         """End a claimed stream whose log has lost a part: nobody can tell what was said there."""
@@ -129,22 +189,20 @@ class Follower:
             await self._backend.release(stream_id, fence)
             del self._unwanted[stream_id]
 
-    async def _said(self, stream_id: str) -> "Said":
-        said = Said()
+    async def _hear(self, stream_id: str, said: "Said") -> None:
+        """Read on to the log's end."""
         while page := await self._backend.read(stream_id, said.last, PAGE_EVENTS_MAX):
             check_contiguous(said.last, page)
             for cursor, event in page:
-                said.last = cursor
-                if isinstance(event, Token):
-                    said.add(event)
-        return said
+                said.add(cursor, event)
 
 
 class Said:
-    """What a stream has said so far, as far as its next producer must know."""
+    """What a stream has said so far, as far as its next producer must know. `void`: something before does not count."""
 
     def __init__(self) -> None:
         self.last: Cursor = START
+        self.void = False
         self.content_tokens = 0
         self.tool_calls = False
         self._texts: list[str] = []
@@ -153,9 +211,15 @@ class Said:
     def text(self) -> str:
         return "".join(self._texts)
 
-    def add(self, token: Token) -> None:
-        if token.kind == "content":
-            self._texts.append(token.text)
-            self.content_tokens += 1
-        # Half a tool call cannot be gone on with: its other half would be of another call.
-        self.tool_calls = self.tool_calls or token.kind == "tool_call"
+    def add(self, cursor: Cursor, event: Event) -> None:
+        self.last = cursor
+        if isinstance(event, Reset):
+            self.void = True
+            self.content_tokens, self.tool_calls = 0, False
+            self._texts.clear()
+        elif isinstance(event, Token):
+            if event.kind == "content":
+                self._texts.append(event.text)
+                self.content_tokens += 1
+            # Half a tool call cannot be gone on with: its other half would be of another call.
+            self.tool_calls = self.tool_calls or event.kind == "tool_call"

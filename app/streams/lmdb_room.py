@@ -5,6 +5,7 @@ from time import monotonic
 import lmdb
 
 from app.streams.lmdb_tables import Read, Tables, used_bytes
+from app.streams.log import Fill
 from app.streams.room import CREATE_SHARE_MAX, TOKENS_SHARE_MAX
 
 # A page is about half full after it was split, so what is stored takes twice its size.
@@ -31,6 +32,10 @@ class LmdbRoom:
         self._counted_at = float("-inf")
         # The oldest snapshot that a reader looked at, and since when it has been that one.
         self._oldest: tuple[int | None, float] = (None, monotonic())
+
+    def fill(self, transaction: Read) -> Fill:
+        """How full it is."""
+        return Fill(self._used(transaction), self._bytes_max)
 
     def has_for_stream(self, transaction: Read) -> bool:
         """Whether another stream may begin."""

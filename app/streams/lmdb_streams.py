@@ -123,10 +123,13 @@ class LmdbStreams:
                 more = cursor.next()
         return found
 
-    def request_cancel(self, transaction: Write, stream_id: str) -> None:
+    def request_cancel(self, transaction: Write, stream_id: str) -> str | None:
+        """Note that somebody asked for it; returns who is to hear of it."""
         row = self._row(transaction, stream_id.encode())
-        if row is not None and row.state == "running":
-            transaction.put(stream_id.encode(), b"", db=self._tables.cancels)
+        if row is None or row.state != "running":
+            return None
+        transaction.put(stream_id.encode(), b"", db=self._tables.cancels)
+        return row.owner.decode()
 
     def cancel_requests(self, transaction: Read, owner: str) -> list[str]:
         found = []

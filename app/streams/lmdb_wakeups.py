@@ -1,7 +1,8 @@
 """Tells readers in other processes that a stream has news: Unix datagrams between those who have one store open.
 
 Whoever waits for a stream announces it to all the others; whoever commits to it tells those who announced it, and only
-them. Nothing waits, and a datagram may be lost: readers look for themselves four times a second as well.
+them. That a stream is to be cancelled is told to everybody, and is its owner's business. Nothing waits, and a datagram
+may be lost: readers look for themselves four times a second as well, and owners at every beat.
 """
 
 import asyncio
@@ -29,10 +30,14 @@ PEERS_SECONDS = 1.0
 
 
 class Message(msgspec.Struct, array_like=True):
-    """`sender` is interested in the streams; without a sender, there is news of them."""
+    """`sender` is interested in the streams; without a sender, there is news of them.
+
+    `cancels_of` is a worker that is asked to stop some of its streams. What an earlier version does not know it drops.
+    """
 
     sender: str
     streams: list[str]
+    cancels_of: str = ""
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -45,10 +50,12 @@ class Wakeups:
     Args:
         folder: of the sockets, one for each process; made where it is missing.
         woken: called with each stream that another process has written to.
+        cancels: called with the worker that another process wants to stop a stream.
     """
 
-    def __init__(self, folder: Path, woken: Callable[[str], None]) -> None:
+    def __init__(self, folder: Path, woken: Callable[[str], None], cancels: Callable[[str], None]) -> None:
         self._woken = woken
+        self._cancels = cancels
         folder.mkdir(exist_ok=True, mode=0o700)
         # Sockets are addressed through this descriptor: a path of its own may be too long for an address.
         self._folder = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -88,6 +95,11 @@ class Wakeups:
         for peer, news in wanted.items():
             self._send_all(peer, "", news)
 
+    def tell_to_cancel(self, owner: str) -> None:
+        """Have the worker look for streams that it is to stop."""
+        for peer in self._list_peers():
+            self._send(peer, Message("", [], owner))
+
     def forget(self) -> None:
         """Drop what nobody has repeated; to be called every few seconds."""
         now = monotonic()
@@ -116,7 +128,9 @@ class Wakeups:
                 return
             except msgspec.DecodeError:
                 continue
-            if message.sender:
+            if message.cancels_of:
+                self._cancels(message.cancels_of)
+            elif message.sender:
                 self._note(message.sender, message.streams)
             else:
                 for stream in message.streams:

@@ -55,8 +55,9 @@ def parse_id(text: str) -> tuple[str, Cursor]:
 
 
 def successor(cursor: Cursor, following: Cursor) -> bool:
-    """Whether nothing can lie between the two: the next number, or the reset that opens the next epoch."""
-    return following == (cursor.epoch, cursor.seq + 1) or following == (cursor.epoch + 1, 0)
+    """Whether nothing that counts can lie between the two: the next number, or the reset that opens a later epoch,
+    which voids whatever lies before it."""
+    return following == (cursor.epoch, cursor.seq + 1) or (following.seq == 0 and following.epoch > cursor.epoch)
 
 
 def check_contiguous(after: Cursor, found: Sequence[tuple[Cursor, Event]]) -> None:
@@ -100,6 +101,8 @@ class StreamState(msgspec.Struct, frozen=True):
         last: the last event in the log.
         cancel_requested: somebody asked the owner to stop.
         readers_seen: whether a reader on any worker was seen within the lease's time.
+        in_doubt: the store may have lost events that it had taken, and nobody has written since. The owner goes on
+            behind what it said, or a claim opens another epoch; until then a cursor beyond the end may be a good one.
     """
 
     state: State
@@ -111,6 +114,7 @@ class StreamState(msgspec.Struct, frozen=True):
     last: Cursor
     cancel_requested: bool
     readers_seen: bool
+    in_doubt: bool = False
 
 
 class Append(msgspec.Struct, frozen=True):
@@ -123,8 +127,15 @@ class Append(msgspec.Struct, frozen=True):
 
 
 # ok: in the log. fenced: another worker owns the stream now, or it has ended. full: a bound of the store or the stream
-# is reached; a terminal event is taken all the same.
-AppendResult = Literal["ok", "fenced", "full"]
+# is reached; a terminal event is taken all the same. unavailable: this part of the store does not answer, others do.
+AppendResult = Literal["ok", "fenced", "full", "unavailable"]
+
+
+class Fill(NamedTuple):
+    """How full a store is. Newcomers are refused before it is all used (`room`). `bytes_max` 0: it knows no bound."""
+
+    bytes_used: int
+    bytes_max: int
 
 
 class StreamLog(Protocol):
@@ -140,7 +151,11 @@ class StreamLog(Protocol):
         ...
 
     async def append(self, batch: Sequence[Append]) -> list[AppendResult]:
-        """Add to many streams at once, each wholly or not at all. A repeated append changes nothing and is ok."""
+        """Add to many streams at once, each wholly or not at all. A repeated append changes nothing and is ok.
+
+        Raises:
+            LogUnavailable: for none of them the store has answered.
+        """
         ...
 
     def append_nowait(self, batch: Sequence[Append]) -> list[AppendResult] | None:
@@ -168,6 +183,10 @@ class StreamLog(Protocol):
         """Delete, a bounded number at a time, what ended longer ago than it is kept."""
         ...
 
+    async def fill(self) -> Fill:
+        """How full the store is; of several servers, the fullest."""
+        ...
+
     async def aclose(self) -> None: ...
 
 
@@ -183,7 +202,11 @@ class Leases(Protocol):
         ...
 
     async def claim(self, stream_id: str, owner: str, fence: int) -> int | None:
-        """Take a running stream whose owner's lease is over, if its fence is still `fence`; the new fence, or None."""
+        """Take a running stream whose owner's lease is over, if its fence is still `fence`; the new fence, or None.
+
+        Where the store may have lost events of it, the claim also opens another epoch: its `Reset` is then all that the
+        log holds, and every cursor of an earlier epoch goes on with it.
+        """
         ...
 
     async def release(self, stream_id: str, fence: int) -> None:
@@ -200,6 +223,10 @@ class Leases(Protocol):
 
     async def cancel_requests(self, owner: str) -> list[str]:
         """Which of the worker's running streams somebody asked to stop."""
+        ...
+
+    async def wait_for_cancels(self, owner: str, seconds: float) -> None:
+        """Return once somebody may have asked to stop one of the worker's streams, at the latest after `seconds`."""
         ...
 
     async def touch_readers(self, stream_ids: Sequence[str]) -> None:

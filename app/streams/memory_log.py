@@ -18,6 +18,7 @@ from app.streams.log import (
     Append,
     AppendResult,
     Cursor,
+    Fill,
     State,
     StreamRecord,
     StreamState,
@@ -86,10 +87,12 @@ class MemoryLog:
         self._by_key: dict[str, str] = {}
         self._lease_until: dict[str, float] = {}
         self._waiters = Waiters()
+        self._cancel_waiters = Waiters()  # by owner
         self._bytes = 0
 
     async def aclose(self) -> None:
         self._waiters.wake_all()
+        self._cancel_waiters.wake_all()
 
     async def create(self, record: StreamRecord, owner: str) -> StreamRecord:
         known = self._by_key.get(record.idempotency, record.stream_id)
@@ -221,10 +224,14 @@ class MemoryLog:
         stream = self._streams.get(stream_id)
         if stream is not None and stream.state == "running":
             stream.cancel_requested = True
+            self._cancel_waiters.wake(stream.owner)
 
     async def cancel_requests(self, owner: str) -> list[str]:
         wanted = (item for item in self._streams.items() if item[1].cancel_requested)
         return [stream_id for stream_id, stream in wanted if stream.owner == owner]
+
+    async def wait_for_cancels(self, owner: str, seconds: float) -> None:
+        await self._cancel_waiters.wait(owner, seconds)
 
     async def touch_readers(self, stream_ids: Sequence[str]) -> None:
         for stream_id in stream_ids:
@@ -241,6 +248,9 @@ class MemoryLog:
                 if self._by_key.get(stream.record.idempotency) == stream_id:
                     del self._by_key[stream.record.idempotency]
                 self._waiters.wake(stream_id)
+
+    async def fill(self) -> Fill:
+        return Fill(self._bytes, self._bytes_max)
 
     async def trim(self, stream_id: str, through: Cursor) -> None:
         """Drop the entries that end at `through` or before; whoever still needs them gets `CursorGone`."""

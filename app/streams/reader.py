@@ -76,7 +76,12 @@ class Reader:
     async def _page(self) -> Sequence[Entry]:
         # A log of this machine answers without waiting: a long history would hold the loop until its end.
         await asyncio.sleep(0)
-        page = await self._log.read(self.record.stream_id, self.cursor, PAGE_EVENTS_MAX)
+        try:
+            page = await self._log.read(self.record.stream_id, self.cursor, PAGE_EVENTS_MAX)
+        except CursorGone:
+            if self.cursor > self._tail.last and not self._tail.ended:
+                return ()  # a log that lost what this reader had: what follows it, or a reset, comes to the tail
+            raise
         check_contiguous(self.cursor, page)
         return page
 

@@ -8,6 +8,8 @@ which it could not write anyway, and keeps all others. No lease decides who may 
 import secrets
 from collections.abc import Sequence
 
+from app.events import Reset
+from app.streams.packing import pack_events
 from app.streams.redis_buckets import Buckets, gather
 from app.streams.redis_link import OutcomeUnknown
 from app.streams.redis_scripts import (
@@ -26,6 +28,9 @@ from app.streams.redis_scripts import (
 HORIZON_MS = 3_600_000
 # Orphans of one bucket in one reply; a reaper comes again.
 ORPHANS_MAX = 1_000
+# For how long an owner's tail can still hear that it is to cancel something; its next beat tells it in any case.
+CANCEL_HINT_MS = 60_000
+_RESET = pack_events([Reset("the stream log lost a part of the stream")])
 
 
 class RedisLeases:
@@ -51,7 +56,7 @@ class RedisLeases:
         link, token = self._buckets.of(stream_id), secrets.token_hex(8)
         times = (self._lease_ms, HORIZON_MS)
         try:
-            claimed = await link.call(CLAIM, stream_id, owner, fence, *times, self._running_ms, token)
+            claimed = await link.call(CLAIM, stream_id, owner, fence, *times, self._running_ms, token, _RESET)
         except OutcomeUnknown:
             # Without this the stream could belong to a worker that lives and does not know that it has to produce.
             self._buckets.undo(link, UNDO_CLAIM, stream_id, fence, token, *times)
@@ -66,7 +71,7 @@ class RedisLeases:
         return [stream_id.decode() for orphans in found for stream_id in orphans]
 
     async def request_cancel(self, stream_id: str) -> None:
-        await self._buckets.of(stream_id).call(REQUEST_CANCEL, stream_id)
+        await self._buckets.of(stream_id).call(REQUEST_CANCEL, stream_id, CANCEL_HINT_MS)
 
     async def cancel_requests(self, owner: str) -> list[str]:
         found = await self._buckets.everywhere(CANCEL_REQUESTS, owner)

@@ -5,11 +5,12 @@ over a few connections a bucket, each bounded in time (`redis_link`); waiting ha
 number of readers (`redis_tail`).
 
 What Redis may lose is never lost in silence. A stream that was evicted or flushed is fenced for its owner and not found
-for its readers. After a failover or a restart that may have cost events, a takeover finds every cursor gone. Events
-between two that are there cannot be missed by a reader, since every entry says where it begins.
+for its readers. After a failover or a restart that may have cost events, a takeover begins the stream again, in another
+epoch. Events between two that are there cannot be missed by a reader, since every entry says where it begins.
 """
 
 import asyncio
+import sys
 from collections.abc import Sequence
 from typing import Self
 
@@ -25,6 +26,7 @@ from app.streams.log import (
     Append,
     AppendResult,
     Cursor,
+    Fill,
     StreamRecord,
     StreamState,
     check_contiguous,
@@ -41,6 +43,7 @@ from app.streams.redis_topology import Connector, topology_of
 from app.streams.redis_url import parse_redis_url
 from app.streams.redis_wire import Argument
 from app.streams.repetition import unknown_rest
+from app.streams.waiters import Waiters
 
 log = structlog.get_logger(__name__)
 
@@ -97,6 +100,7 @@ class RedisLog(RedisLeases):
         self._ended_ms = int(ttl_seconds * 1000)
         self._creation = Creation(buckets, self._running_ms, self._running_ms + self._ended_ms)
         self._tails = [Tail(link, probe_seconds) for link in buckets.links]
+        self._cancel_waiters = Waiters()  # by owner
 
     async def open(self) -> Self:
         """Connect and see that the server is one that this log can live on.
@@ -130,6 +134,7 @@ class RedisLog(RedisLeases):
     async def aclose(self) -> None:
         for tail in self._tails:
             await tail.aclose()
+        self._cancel_waiters.wake_all()
         await self._buckets.aclose()
 
     async def create(self, record: StreamRecord, owner: str) -> StreamRecord:
@@ -222,7 +227,7 @@ class RedisLog(RedisLeases):
         found = await self._buckets.of(stream_id).call(DESCRIBE, stream_id, self._lease_ms, HORIZON_MS)
         if not found:
             return None
-        packed, state, owner, alive, orphaned_ms, fence, takeovers, epoch, seq, cancel, readers = found
+        packed, state, owner, alive, orphaned_ms, fence, takeovers, epoch, seq, cancel, readers, in_doubt = found
         return unpack_record(packed), StreamState(
             state=state.decode(),
             owner=owner.decode(),
@@ -233,10 +238,21 @@ class RedisLog(RedisLeases):
             last=Cursor(epoch, seq),
             cancel_requested=bool(cancel),
             readers_seen=bool(readers),
+            in_doubt=bool(in_doubt),
         )
 
     async def wait(self, stream_id: str, after: Cursor, seconds: float) -> None:
         await self._tails[self._buckets.number(stream_id)].wait(stream_id, after, seconds)
+
+    async def wait_for_cancels(self, owner: str, seconds: float) -> None:
+        for tail in self._tails:
+            tail.listen_for_cancels(owner, self._cancel_waiters.wake)
+        await self._cancel_waiters.wait(owner, seconds)
+
+    async def fill(self) -> Fill:
+        infos = await gather(*(link.info() for link in self._buckets.links))
+        fills = [Fill(int(info.get("used_memory", 0)), int(info.get("maxmemory", 0))) for info in infos]
+        return max(fills, key=lambda fill: (fill.bytes_used / (fill.bytes_max or sys.maxsize), fill.bytes_used))
 
     async def reap(self) -> None:
         """Nothing: Redis forgets what is over by itself."""

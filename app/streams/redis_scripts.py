@@ -8,11 +8,13 @@ All keys of a bucket share its prefix and therefore its hash tag, `sluice:{b<n>}
                   last create or claim. One with only `void` is a stream that must not be made any more.
     s:<stream>    Redis stream: one entry an append, id `<epoch>-<seq of its last event>`, field = number of events.
                   Redis refuses the id 0-0 alone, and no event has it: seq 0 is the reset that opens an epoch > 0.
+                  Epochs count on, or are the tenths of seconds of the server's clock where one is opened for loss.
     r:<stream>    exists while a reader elsewhere was seen lately
     l:<worker>    lease, see `lease_left`
     o:<worker>    set: its running streams; `owners`: who has any; `loose`: released ones; `cancels`: to be cancelled
     i:<hash>      idempotency key: `<stream> <second of its reservation>`
     w:<handle>    Redis stream that wakes one tail
+    c:<worker>    Redis stream that tells a worker's tail to look for cancellations
 
 Every script gets the bucket's prefix as its one key and the id of the server's process as ARGV[1]. Times are Redis's:
 TTLs, and TIME only where a clock that was set back is noticed and set right.
@@ -49,6 +51,12 @@ local function lease_left(owner, lease, horizon)
     return lease
   end
   return left
+end
+
+-- Whether another process took the last write, as `m` says: a failover or a restart lies in between, which may have
+-- lost events whose ids are out.
+local function may_have_lost(m)
+  return string.match(m, '^%x*') ~= server
 end
 
 local function disown(owner, id)
@@ -250,7 +258,7 @@ return out
 # 0, or the stream's record and state. ARGV: stream, lease, horizon.
 DESCRIBE = _script("""
 local h, lease, horizon = prefix .. 'h:' .. ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
-local v = redis.call('HMGET', h, 'r', 'st', 'o', 'f', 't', 'e', 's', 'c', 'os', 'ra')
+local v = redis.call('HMGET', h, 'r', 'st', 'o', 'f', 't', 'e', 's', 'c', 'os', 'ra', 'm')
 if not v[1] then
   -- Looked at, what is over is freed now; otherwise when Redis's own search comes by.
   redis.call('EXISTS', prefix .. 's:' .. ARGV[2])
@@ -272,7 +280,7 @@ if alive == 1 then orphaned = 0 end
 local readers = redis.call('PTTL', prefix .. 'r:' .. ARGV[2])
 if readers > lease then redis.call('PEXPIRE', prefix .. 'r:' .. ARGV[2], lease) end
 return {v[1], v[2], v[3], alive, orphaned, tonumber(v[4]), tonumber(v[5]), tonumber(v[6]), tonumber(v[7]),
-  tonumber(v[8]), readers > 0 and 1 or 0}
+  tonumber(v[8]), readers > 0 and 1 or 0, may_have_lost(v[11]) and 1 or 0}
 """)
 
 # ARGV: worker, lease, horizon.
@@ -289,11 +297,11 @@ if left and left > 0 then redis.call('PEXPIRE', prefix .. 'l:' .. ARGV[2], ARGV[
 return 1
 """)
 
-# The new fence, else 0. ARGV: stream, worker, fence, lease, horizon, ttl, token.
+# The new fence, else 0. ARGV: stream, worker, fence, lease, horizon, ttl, token, a packed reset.
 CLAIM = _script("""
 local id, owner, lease, horizon, ttl = ARGV[2], ARGV[3], tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[7]
 local h, s = prefix .. 'h:' .. id, prefix .. 's:' .. id
-local known = redis.call('HMGET', h, 'f', 'st', 'o', 'ra', 'm')
+local known = redis.call('HMGET', h, 'f', 'st', 'o', 'ra', 'm', 'e')
 if known[1] ~= ARGV[4] or known[2] ~= 'running' then return 0 end
 if known[4] == '' and (lease_left(known[3], lease, horizon) or 0) > 0 then return 0 end
 even_when_full()
@@ -303,15 +311,16 @@ redis.call('HSET', h, 'f', fence, 'o', owner, 'ra', '', 'os', now_ms(), 'm', ser
 if known[4] == '' then redis.call('HINCRBY', h, 't', 1) end
 disown(known[3], id)
 own(owner, id)
+-- Going on behind what is left would give the ids of lost events to others. So a reset opens another epoch, and voids
+-- what is left. Its number was never given out; the next one may have been, by an owner whose reset was lost as well.
+if may_have_lost(known[5]) then
+  local epoch = string.format('%d', math.max(known[6] + 1, math.floor(now_ms() / 100) % 900000000))
+  redis.call('UNLINK', s)
+  redis.call('XADD', s, epoch .. '-0', 1, ARGV[9])
+  redis.call('HSET', h, 'e', epoch, 's', 0, 'b', #ARGV[9])
+end
 redis.call('PEXPIRE', h, ttl)
 redis.call('PEXPIRE', s, ttl)
--- Another process took the last write: a failover or a restart, which may have lost events whose ids are out. Going on
--- behind what is left would give those ids to other events. Without entries, and with a last event that nobody has,
--- every cursor is gone for readers and the new owner alike, until a reset opens another epoch.
-if string.match(known[5], '^%x*') ~= server then
-  redis.call('UNLINK', s)
-  redis.call('HINCRBY', h, 's', 1)
-end
 return fence
 """)
 
@@ -361,13 +370,17 @@ end
 return out
 """)
 
-# ARGV: stream.
+# ARGV: stream, ttl of the hint to its owner.
 REQUEST_CANCEL = _script("""
 local h = prefix .. 'h:' .. ARGV[2]
-if redis.call('HGET', h, 'st') == 'running' then
+local known = redis.call('HMGET', h, 'st', 'o')
+if known[1] == 'running' then
   even_when_full()
   redis.call('HSET', h, 'c', 1)
   redis.call('SADD', prefix .. 'cancels', ARGV[2])
+  local c = prefix .. 'c:' .. known[2]
+  redis.call('XADD', c, 'MAXLEN', 1, '*', 'c', '')
+  redis.call('PEXPIRE', c, ARGV[3])
 end
 return 1
 """)

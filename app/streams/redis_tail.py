@@ -1,9 +1,10 @@
 """Waits for news of one bucket's streams, on one connection for all of them.
 
-A task blocks in XREAD on every stream that somebody waits for, and on a wake key of its own. Whoever begins to wait
-for a stream that is not among them writes to the wake key, so that nobody waits out a BLOCK. The same write goes out
-every second as a probe: a connection on which it does not arrive is half open, or leads to a server that no longer gets
-the writes, and is given up. Stream ids are always explicit, so a new connection goes on where the last one stopped.
+A task blocks in XREAD on every stream that somebody waits for, on a wake key of its own, and on one by which its worker
+hears that it is to cancel something. Whoever begins to wait for a stream that is not among them writes to the wake key,
+so that nobody waits out a BLOCK. The same write goes out every second as a probe: a connection on which it does not
+arrive is half open, or leads to a server that no longer gets the writes, and is given up. Stream ids are always
+explicit, so a new connection goes on where the last one stopped.
 """
 
 import asyncio
@@ -11,7 +12,7 @@ import contextlib
 import random
 import secrets
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from operator import itemgetter
 from time import monotonic
 from typing import Any
@@ -22,6 +23,7 @@ from redis.exceptions import RedisError
 from app.errors import LogUnavailable
 from app.events import Event
 from app.streams.log import Cursor, successor
+from app.streams.packing import Unreadable
 from app.streams.redis_entry import decode_entry, entry_cursor
 from app.streams.redis_link import LOCATE_SECONDS, RETRY_SECONDS_MIN, Link
 from app.streams.redis_scripts import WAKE
@@ -44,6 +46,7 @@ PAUSE_SECONDS_EACH = 0.000025
 PAUSE_SECONDS_MAX = 0.005
 # Between two tries to connect. Short, since while Redis is away they fail here, without a packet.
 RETRY_SECONDS_MAX = 0.25
+_BEGINNING = "0-0"
 _cursor = itemgetter(0)
 
 
@@ -94,6 +97,10 @@ class Tail:
         self._handle = secrets.token_hex(8)
         self._woken = 0
         self._seen = 0
+        # Who is called when somebody wants this worker to cancel a stream, and how far that was heard.
+        self._owner = ""
+        self._on_cancel: Callable[[str], None] | None = None
+        self._cancels_seen = _BEGINNING
         self._wanted = asyncio.Event()
         self._wake_wanted = asyncio.Event()
         self._wire: Wire | None = None
@@ -115,6 +122,14 @@ class Tail:
             self._wake_wanted.set()
         await self._waiters.wait(stream_id, seconds)
         followed.used = monotonic()
+
+    def listen_for_cancels(self, owner: str, on_cancel: Callable[[str], None]) -> None:
+        """Call `on_cancel` when the worker is asked to cancel a stream, from now on; a hint, which may be lost."""
+        if owner != self._owner:
+            self._owner, self._on_cancel = owner, on_cancel
+            self._start()
+            self._wanted.set()
+            self._wake_wanted.set()
 
     def kept(self, stream_id: str, after: Cursor, events_max: int) -> list[tuple[Cursor, Event]]:
         """Events behind `after` that arrived already; empty means nothing, ask the log."""
@@ -155,7 +170,7 @@ class Tail:
 
     async def _listen(self, wire: Wire) -> None:
         while True:
-            if not self._followed:
+            if not self._followed and not self._owner:
                 self._wanted.clear()
                 await self._wanted.wait()
             reply = await wire.ask(BLOCK_MS / 1000 + LOCATE_SECONDS, *self._question())
@@ -174,20 +189,33 @@ class Tail:
         positions = [self._followed[stream_id].position for stream_id in self._listening]
         places = [f"{epoch}-{seq}" for epoch, seq in positions]
         options = ("XREAD", "COUNT", PAGE_ENTRIES_MAX, "BLOCK", BLOCK_MS, "STREAMS")
-        return (*options, f"{prefix}w:{self._handle}", *self._keys, f"{self._seen}-0", *places)
+        own_keys, own_places = [f"{prefix}w:{self._handle}"], [f"{self._seen}-0"]
+        if self._owner:
+            own_keys.append(f"{prefix}c:{self._owner}")
+            own_places.append(self._cancels_seen)
+        return (*options, *own_keys, *self._keys, *own_places, *places)
 
     def _arrived(self, key: str, entries: Sequence[Any]) -> None:
         kind, _, stream_id = key.removeprefix(self._link.prefix).partition(":")
         if kind == "w":
             self._seen = max(self._seen, entry_cursor(entries[-1][0]).epoch)
             return
+        if kind == "c":
+            self._cancels_seen = entries[-1][0].decode()
+            if self._on_cancel is not None:
+                self._on_cancel(self._owner)
+            return
         followed = self._followed.get(stream_id)
         if followed is None:
             return
         for place, (_, packed) in entries:
             last = entry_cursor(place)
-            if last > followed.position:
+            if last <= followed.position:
+                continue
+            try:
                 followed.add(last, decode_entry(place, packed))
+            except Unreadable:
+                followed.restart(last)  # whoever reads it is told by the log
         self._waiters.wake(stream_id)
 
     async def _wake(self) -> None:
@@ -240,5 +268,6 @@ class Tail:
     async def _drop(self) -> None:
         wire, self._wire = self._wire, None
         self._listening = frozenset()
+        self._cancels_seen = _BEGINNING  # another server may count from further back
         if wire is not None:
             await wire.close()

@@ -13,24 +13,20 @@ import structlog
 
 from app.errors import CursorGone, Draining, IdempotencyMismatch, LogFull, LogUnavailable, NotFound
 from app.events import Failed
-from app.providers.base import Provider
+from app.routing.route import Route
+from app.routing.ways import Readers
+from app.streams.account import Account
 from app.streams.committer import Committer
 from app.streams.driver import Driver
 from app.streams.generation import Generation
 from app.streams.log import START, Backend, Cursor, State, StreamRecord, StreamState, format_id
+from app.streams.packing import Unreadable
 from app.streams.reader import Reader
 from app.streams.tail import Tail
 
 log = structlog.get_logger(__name__)
 
 CANCELLED = Failed("cancelled", "The stream was cancelled.", 499, retryable=False)
-
-
-class Route(NamedTuple):
-    """Where a model's tokens come from, and how a stream of it whose worker died is taken up."""
-
-    provider: Provider
-    resume: str  # continue, replay or fail
 
 
 class Status(NamedTuple):
@@ -49,6 +45,7 @@ class LiveStream:
     record: StreamRecord
     tail: Tail
     readers: int = 0
+    orphaned: bool = False  # nobody produced it when it was last looked at
     generation: Generation | None = None
     follower: asyncio.Task[None] | None = None
     unread: asyncio.Task[None] | None = None
@@ -63,11 +60,12 @@ Handler = Callable[[LiveStream], Awaitable[None]]
 
 class Streams:
     """See the module. `follow` and `unread` are set by the composition root, since they need a `Streams` themselves.
+    `account`, if it is set, is told once of every generation that ended here.
 
     Args:
         backend: the stream log.
         owner: this worker's name, unique to this incarnation of it.
-        route: finds a model's provider; raises `ModelNotFound`.
+        route: finds a model's upstreams; raises `ModelNotFound`.
         stream_seconds_max, stream_bytes_max: see `Driver`.
         degrade: whether streams begin while the log is away; they cannot be resumed.
         pod_draining: whether all workers of this machine are about to stop.
@@ -95,7 +93,8 @@ class Streams:
         self.live: dict[str, LiveStream] = {}
         self.follow: Handler | None = None
         self.unread: Handler | None = None
-        self._driver = Driver(self.committer, stream_seconds_max, stream_bytes_max)
+        self.account: Callable[[Account], None] | None = None
+        self._driver = Driver(self.committer, stream_seconds_max, stream_bytes_max, self._ended)
         self._route = route
 
     @property
@@ -103,8 +102,11 @@ class Streams:
         """The streams that are produced here."""
         return [live for live in self.live.values() if live.generation is not None]
 
-    async def open(self, draft: StreamRecord) -> StreamRecord:
+    async def open(self, draft: StreamRecord, readers: Readers = "bound") -> StreamRecord:
         """Begin a stream, or find the one that the same Idempotency-Key began.
+
+        Args:
+            readers: what they make of an answer that begins again.
 
         Raises:
             Draining, ModelNotFound, LogUnavailable, LogFull
@@ -116,21 +118,29 @@ class Streams:
         self._route(draft.request.model)
         try:
             record = await self.backend.create(draft, self.owner)
-        except LogFull:
+        except (LogFull, Unreadable):
             raise
         except LogUnavailable:
             if not self.degrade:
                 raise
-            return self._open_without_log(draft)
+            return self._open_without_log(draft, readers)
         if record.stream_id == draft.stream_id:
-            self.produce(self.enter(record, START), fence=1)
+            self.produce(self.enter(record, START), fence=1, readers=readers)
         elif record.body_hash != draft.body_hash:
             raise IdempotencyMismatch("This Idempotency-Key was used with another request.")
         return record
 
-    def _open_without_log(self, record: StreamRecord) -> StreamRecord:
+    def resume_strategy(self, record: StreamRecord) -> str:
+        """How the stream's model is gone on with: continue, replay or fail.
+
+        Raises:
+            ModelNotFound
+        """
+        return self._route(record.request.model).resume
+
+    def _open_without_log(self, record: StreamRecord, readers: Readers) -> StreamRecord:
         live = self.enter(record, START)
-        self.produce(live, fence=0)
+        self.produce(live, fence=0, readers=readers)
         return record
 
     def enter(self, record: StreamRecord, last: Cursor) -> LiveStream:
@@ -140,11 +150,15 @@ class Streams:
             live = self.live[record.stream_id] = LiveStream(record, Tail(last))
         return live
 
-    def produce(self, live: LiveStream, fence: int, said: str = "", content_tokens: int = 0) -> None:
-        """Run the stream's provider here, behind what it `said` so far."""
+    def produce(
+        self, live: LiveStream, fence: int, said: str = "", content_tokens: int = 0, readers: Readers | None = None
+    ) -> None:
+        """Run the stream's upstreams here, behind what it `said` so far."""
         route = self._route(live.record.request.model)
         generation = self.own(live, fence, said, content_tokens)
-        run = self._driver.run(generation, route.provider, route.resume)
+        # Who began the stream knew; who takes it over goes by its surface, of which one alone has a word for a reset.
+        readers = readers or ("told" if live.record.surface == "native" else "bound")
+        run = self._driver.run(generation, route, readers)
         generation.task = asyncio.create_task(run, name=f"produce-{live.stream_id}")
 
     def own(self, live: LiveStream, fence: int, said: str = "", content_tokens: int = 0) -> Generation:
@@ -165,7 +179,7 @@ class Streams:
 
         Raises:
             NotFound: no such stream, or another principal's.
-            CursorGone: the log ends before `after`, as it does after a failover that lost writes.
+            CursorGone: the log ends before `after`, and will not come to it.
             LogUnavailable
         """
         live = self.live.get(stream_id)
@@ -173,12 +187,18 @@ class Streams:
             record, state = await self._described(stream_id, principal)
             live = self.enter(record, state.last)
             live.tail.ended = live.tail.ended or state.state != "running"
+            live.orphaned = not live.tail.ended and not state.owner_alive
         elif live.record.principal != principal:
             raise NotFound("There is no such stream.")
-        if after > live.tail.last:
-            self.tidy(live)
-            raise CursorGone("The stream's log does not reach this id.")
-        live.readers += 1
+        live.readers += 1  # before anything is awaited: it keeps the stream in its place
+        try:
+            # The tail of a stream that is produced elsewhere may be a moment behind, and a reader come from there.
+            if after > live.tail.last and not await self.may_come(stream_id, after):
+                raise CursorGone("The stream's log does not reach this id.")
+        except BaseException:
+            live.readers -= 1
+            self._read_no_more(live)
+            raise
         if live.unread is not None:
             live.unread.cancel()
             live.unread = None
@@ -190,6 +210,24 @@ class Streams:
         reader.close()
         live = self.live[reader.record.stream_id]
         live.readers -= 1
+        self._read_no_more(live)
+
+    async def may_come(self, stream_id: str, cursor: Cursor) -> bool:
+        """Whether the log holds the event at `cursor`, or what follows it may still come.
+
+        After a failover that lost events the log ends before what was delivered: the owner goes on behind that, or a
+        takeover begins another epoch. Until then nobody is told that his place is gone.
+
+        Raises:
+            LogUnavailable
+        """
+        found = await self.backend.describe(stream_id)
+        if found is None:
+            return False
+        state = found[1]
+        return cursor <= state.last or (state.state == "running" and state.in_doubt)
+
+    def _read_no_more(self, live: LiveStream) -> None:
         if live.readers == 0 and live.generation is not None and self.unread is not None:
             live.unread = asyncio.create_task(self._handle(self.unread, live), name=f"unread-{live.stream_id}")
         self.tidy(live)
@@ -234,6 +272,11 @@ class Streams:
         if found is None or found[0].principal != principal:
             raise NotFound("There is no such stream.")
         return found
+
+    def _ended(self, account: Account) -> None:
+        log.info("generation", **account.fields())
+        if self.account is not None:
+            self.account(account)
 
     def _fill(self, live: LiveStream) -> None:
         """See to it that somebody fills the tail as long as it is read."""

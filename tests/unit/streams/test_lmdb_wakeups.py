@@ -23,7 +23,8 @@ class End:
 
     def __init__(self, folder: Path) -> None:
         self.woken: list[str] = []
-        self.wakeups = Wakeups(folder, self.woken.append)
+        self.cancels: list[str] = []
+        self.wakeups = Wakeups(folder, self.woken.append, self.cancels.append)
 
 
 @pytest.fixture
@@ -167,7 +168,7 @@ def bind_and_die(folder: Path) -> str:
 import asyncio, os, pathlib, signal, sys
 from app.streams.lmdb_wakeups import Wakeups
 async def bind():
-    print(Wakeups(pathlib.Path(sys.argv[1]), print)._name, flush=True)
+    print(Wakeups(pathlib.Path(sys.argv[1]), print, print)._name, flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
 asyncio.run(bind())
 """
