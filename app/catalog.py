@@ -1,17 +1,39 @@
 """The models that are served and where their tokens come from, read from the file that `SLUICE_CONFIG` names."""
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, HttpUrl, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    HttpUrl,
+    PrivateAttr,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
+# What is surely the name of a variable and not a key that was written in its place.
+VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]{0,63}")
 
 
 class CatalogError(ValueError):
     """The file cannot be used; the message is one line with file, line and key."""
+
+
+class Price(BaseModel):
+    """Of a million tokens, in whatever currency the operator counts."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    input: float = Field(0, ge=0, le=1_000_000)
+    output: float = Field(0, ge=0, le=1_000_000)
 
 
 class Upstream(BaseModel):
@@ -19,7 +41,7 @@ class Upstream(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    provider: Literal["simulator", "openai"]
+    provider: Literal["simulator", "openai", "anthropic"]
     resume: Literal["continue", "replay", "fail"] | None = None
     base_url: HttpUrl | None = None
     model: str | None = None
@@ -30,7 +52,17 @@ class Upstream(BaseModel):
     idle_seconds: Seconds = 30
     total_seconds: Seconds = 600
     concurrency_max: int = Field(512, ge=1, le=100_000)
+    queue_max: int = Field(64, ge=0, le=100_000)
+    queue_seconds: Seconds = 5
     retries_max: int = Field(2, ge=0, le=10)
+    weight: float | None = Field(None, ge=0, le=1000)
+    prefill: Literal["assistant", "vllm", "prefix"] | bool = False
+    tools: bool = True
+    usage_chunk: bool = True
+    price: Price | None = None
+    breaker_failures_max: int = Field(10, ge=0, le=20)
+    breaker_open_seconds: Seconds = 10
+    _key: SecretStr | None = PrivateAttr(None)
 
     @field_validator("api_key_file")
     @classmethod
@@ -40,6 +72,16 @@ class Upstream(BaseModel):
                 value.read_text(encoding="utf-8")
         except OSError as error:
             raise ValueError(str(error.strerror)) from None
+        except UnicodeDecodeError:
+            raise ValueError("not UTF-8 text") from None
+        return value
+
+    @field_validator("api_key_env")
+    @classmethod
+    def _key_is_set(cls, value: str | None) -> str | None:
+        if value is not None and not os.environ.get(value):
+            name = value if VARIABLE.fullmatch(value) else "that is named here"
+            raise ValueError(f"the variable {name} is not set")
         return value
 
     @model_validator(mode="after")
@@ -48,16 +90,30 @@ class Upstream(BaseModel):
             raise ValueError("provider openai needs a base_url")
         return self
 
+    def model_post_init(self, _context: Any) -> None:
+        # Once: who holds this catalog has the keys that it was checked with, whatever becomes of the files.
+        if self.api_key_file is not None:
+            self._key = SecretStr(self.api_key_file.read_text(encoding="utf-8").strip())
+        elif self.api_key_env:
+            self._key = SecretStr(os.environ[self.api_key_env])
+
     @property
-    def resume_strategy(self) -> str:
-        """How a stream whose worker died is taken up: the simulator goes on, others say it again and are compared."""
-        return self.resume or ("continue" if self.provider == "simulator" else "replay")
+    def continues(self) -> str:
+        """How it is asked to go on behind a text: a name that `app.routing.prefill` knows."""
+        if self.provider == "simulator":
+            return "whole"
+        if self.provider == "anthropic":
+            return "native" if self.prefill else "none"
+        return self.prefill if isinstance(self.prefill, str) else "assistant" if self.prefill else "none"
+
+    @property
+    def resume_strategy(self) -> Literal["continue", "replay", "fail"]:
+        """How a stream whose worker died is taken up: who can goes on, others say it again and are compared."""
+        return self.resume or ("replay" if self.continues == "none" else "continue")
 
     def api_key(self) -> str | None:
         """The key, from its file or variable; read at start and never logged."""
-        if self.api_key_file is not None:
-            return self.api_key_file.read_text(encoding="utf-8").strip()
-        return os.environ.get(self.api_key_env) if self.api_key_env else None
+        return self._key.get_secret_value() if self._key else None
 
 
 class Model(BaseModel):
@@ -67,6 +123,12 @@ class Model(BaseModel):
 
     upstreams: list[Upstream] = Field(min_length=1)
     after_first_token: Literal["continue", "splice", "reset", "fail"] = "fail"  # noqa: S105 - a token of text
+    attempts_max: int = Field(6, ge=1, le=50)
+    retry_share: float = Field(0.2, ge=0, le=10)
+    answer_seconds: Seconds = 600
+    hold_tokens: int = Field(0, ge=0, le=1000)
+    hold_seconds: float = Field(0, ge=0, le=60)
+    hedge_percentile: int | None = Field(None, ge=50, le=99)
 
     @model_validator(mode="before")
     @classmethod
@@ -82,7 +144,20 @@ class Catalog(BaseModel):
     models: dict[str, Model] = Field(min_length=1)
 
 
-SIMULATOR_ONLY = Catalog.model_validate({"models": {"simulator": [{"provider": "simulator"}]}})
+# A simulated fault is there to be seen.
+SIMULATOR_ONLY = Catalog.model_validate({"models": {"simulator": [{"provider": "simulator", "retries_max": 0}]}})
+_adopted: Catalog | None = None
+
+
+def adopt(catalog: Catalog) -> None:
+    """Have this process, and those that it forks, use `catalog` whatever becomes of the file."""
+    global _adopted  # noqa: PLW0603 - what a master hands to its workers has no other way through a fork
+    _adopted = catalog
+
+
+def adopted() -> Catalog | None:
+    """What was adopted, if anything was."""
+    return _adopted
 
 
 def load_catalog(path: Path | None) -> Catalog:

@@ -9,26 +9,27 @@ import structlog
 from fastapi import FastAPI
 from gunicorn.arbiter import Arbiter
 
-from app.api import docs, errors, health, native, openai, playground
+from app.api import anthropic, docs, errors, health, native, openai, playground
 from app.api import streams as streams_api
 from app.api.context import Context
-from app.catalog import Upstream, load_catalog
+from app.catalog import adopted, load_catalog
 from app.errors import LogUnavailable, ModelNotFound
 from app.middleware.access_log import AccessLogMiddleware
 from app.middleware.errors import ErrorsMiddleware
 from app.middleware.request_id import RequestIdMiddleware
 from app.observability.logging import configure_logging
 from app.pod import Identity
-from app.providers.base import Provider
-from app.providers.openai import OpenAIProvider
-from app.providers.simulator import Simulator
+from app.providers.anthropic import BASE_URL as ANTHROPIC_URL
+from app.providers.anthropic import AnthropicProvider
+from app.routing.route import Route
+from app.routing.routes import routes_of
 from app.settings import Settings, load_settings
 from app.streams.backends import is_shared, open_backend
 from app.streams.drain import Drain
 from app.streams.follower import Follower
 from app.streams.keeper import Keeper
 from app.streams.log import Backend
-from app.streams.registry import Route, Streams
+from app.streams.registry import Streams
 from app.streams.response import Terms
 from app.streams.unread import Unread
 from app.version import VERSION
@@ -44,8 +45,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     """
     settings = settings or load_settings()
     configure_logging(settings.log_level)
-    catalog = load_catalog(settings.config)
-    routes = {name: _route(model.upstreams[0], name) for name, model in catalog.models.items()}
+    # Under Gunicorn the master has read the file: a worker that is born between two reloads must not read another one.
+    catalog = adopted() or load_catalog(settings.config)
+    routes = routes_of(catalog, queue_seconds_max=settings.heartbeat_seconds / 2)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -76,7 +78,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         keeping.cancel()
         await streams.committer.aclose()
         for route in routes.values():
-            await route.provider.aclose()
+            await route.aclose()
         await backend.aclose()
 
     app = FastAPI(
@@ -87,8 +89,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         docs_url=None,
         redoc_url=None,
     )
-    for router in (openai.router, native.router, streams_api.router, health.router, docs.router, playground.router):
-        app.include_router(router)
+    for surface in (openai, anthropic, native, streams_api, health, docs, playground):
+        app.include_router(surface.router)
     docs.mount_assets(app)
     errors.install(app)
     # The one added last is the outermost.
@@ -141,8 +143,9 @@ def _route(upstream: Upstream, name: str) -> Route:
 def _provider(upstream: Upstream, name: str) -> Provider:
     if upstream.provider == "simulator":
         return Simulator(upstream.idle_seconds, upstream.first_token_seconds)
-    return OpenAIProvider(
-        base_url=str(upstream.base_url),
+    provider = AnthropicProvider if upstream.provider == "anthropic" else OpenAIProvider
+    return provider(
+        base_url=str(upstream.base_url or ANTHROPIC_URL),
         model=upstream.model or name,
         api_key=upstream.api_key(),
         connect_seconds=upstream.connect_seconds,

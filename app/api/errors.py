@@ -14,6 +14,7 @@ from app.errors import Internal, InvalidRequest, SluiceError
 from app.events import Failed
 from app.scope import note, request_id
 from app.streams.sse import openai_error, sse
+from app.streams.sse_anthropic import anthropic_error
 
 log = structlog.get_logger(__name__)
 
@@ -22,6 +23,8 @@ _CODES = {404: "not_found", 405: "method_not_allowed", 413: "limit_exceeded", 41
 
 def error_body(failed: Failed, scope: Scope, details: list[dict[str, Any]] | None = None) -> dict[str, Any]:
     """The error as JSON, in the shape of the surface that `scope` asks."""
+    if _speaks_anthropic(scope):
+        return {"type": "error", "error": anthropic_error(failed), "request_id": request_id(scope)}
     if scope["path"].startswith("/v1/"):
         error = openai_error(failed)
         error["param"] = (details[0]["field"] or None) if details else None
@@ -33,6 +36,14 @@ def error_body(failed: Failed, scope: Scope, details: list[dict[str, Any]] | Non
         "request_id": request_id(scope),
     }
     return {"error": error | ({"details": details} if details else {})}
+
+
+def _speaks_anthropic(scope: Scope) -> bool:
+    """/v1/models is there for both SDKs; only Anthropic's names a version."""
+    path = scope["path"]
+    if path.startswith("/v1/messages"):
+        return True
+    return path.startswith("/v1/") and any(name == b"anthropic-version" for name, _ in scope["headers"])
 
 
 def install(app: FastAPI) -> None:

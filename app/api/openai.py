@@ -43,7 +43,8 @@ async def chat_completions(request: Request, body: ChatCompletionBody) -> Respon
 @router.get("/models")
 async def models(ctx: Ctx) -> ModelList:
     """The models that are served."""
-    return ModelList(data=[ModelCard(id=name) for name in ctx.models])
+    data = [ModelCard(id=name, display_name=name) for name in ctx.models]
+    return ModelList(data=data, first_id=data[0].id, last_id=data[-1].id)
 
 
 @router.get("/models/{model:path}", responses=openai_errors(404, 422))
@@ -51,7 +52,7 @@ async def model(model: str, ctx: Ctx) -> ModelCard:
     """One model."""
     if model not in ctx.models:
         raise ModelNotFound(f"There is no model {model[:100]!r}.")
-    return ModelCard(id=model)
+    return ModelCard(id=model, display_name=model)
 
 
 def _encoder(reader: Reader, include_usage: bool) -> OpenAIEncoder:

@@ -100,19 +100,26 @@ class ChatCompletion(BaseModel):
 
 
 class ModelCard(BaseModel):
-    """One model."""
+    """One model, as OpenAI's SDK and as Anthropic's read it: their fields do not contradict each other."""
 
     id: str = Field(examples=["simulator"])
     object: Literal["model"] = "model"
     created: int = 0
     owned_by: str = "sluice"
+    type: Literal["model"] = "model"
+    display_name: str = Field(examples=["simulator"])
+    created_at: str = "1970-01-01T00:00:00Z"
+    lifecycle: Literal["active"] = "active"
 
 
 class ModelList(BaseModel):
-    """All models."""
+    """All models, on one page."""
 
     object: Literal["list"] = "list"
     data: list[ModelCard]
+    has_more: Literal[False] = False
+    first_id: str | None = None
+    last_id: str | None = None
 
 
 class OpenAIErrorDetail(BaseModel):

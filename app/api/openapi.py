@@ -4,11 +4,13 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from app.api.anthropic_schemas import AnthropicErrorAnswer, MessageAnswer
 from app.api.openai_schemas import ChatCompletion, OpenAIErrorAnswer
 from app.api.schemas import ErrorAnswer
 from app.events import Done, Token, Usage
 from app.streams.log import Cursor
 from app.streams.sse import Encoder, NativeEncoder, OpenAIEncoder
+from app.streams.sse_anthropic import AnthropicEncoder
 
 Responses = dict[int | str, dict[str, Any]]
 
@@ -21,6 +23,7 @@ def _example(encoder: Encoder) -> str:
 _ID = "pYnkZ0gC2rT1uVwX3yZaBcDe"
 NATIVE_STREAM = _example(NativeEncoder(_ID, "simulator"))
 OPENAI_STREAM = _example(OpenAIEncoder(f"chatcmpl-{_ID}", "simulator", 1_790_000_000, include_usage=False))
+ANTHROPIC_STREAM = _example(AnthropicEncoder(f"msg_{_ID}", "simulator"))
 _ERRORS = {
     400: "The request cannot be carried out.",
     404: "There is no such model or stream.",
@@ -55,6 +58,11 @@ def native_responses(answer: type[BaseModel] | None) -> Responses:
 def openai_responses() -> Responses:
     """Of /v1/chat/completions."""
     return _responses(ChatCompletion, OPENAI_STREAM, OpenAIErrorAnswer)
+
+
+def anthropic_responses() -> Responses:
+    """Of /v1/messages."""
+    return _responses(MessageAnswer, ANTHROPIC_STREAM, AnthropicErrorAnswer)
 
 
 def native_errors(*statuses: int) -> Responses:

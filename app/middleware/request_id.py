@@ -28,11 +28,13 @@ class RequestIdMiddleware:
         # Cleared first: Uvicorn runs the requests of a kept-alive connection in one context.
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=identity)
-        header = (b"x-request-id", identity.encode())
+        named = [(b"x-request-id", identity.encode())]
+        if scope["path"].startswith("/v1/messages"):
+            named.append((b"request-id", identity.encode()))  # where Anthropic's SDK looks for it
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", ()), header]
+                message["headers"] = [*message.get("headers", ()), *named]
             await send(message)
 
         await self._app(scope, receive, send_with_id)

@@ -16,21 +16,26 @@ ANTHROPIC_BETA = "anthropic-beta"
 _ORIGINAL = "anthropic"
 
 
-def with_original(extra: dict[str, Any], body: dict[str, Any], uncarried: list[str]) -> dict[str, Any]:
+def with_original(
+    extra: dict[str, Any], messages: list[dict[str, Any]], body: dict[str, Any], uncarried: list[str]
+) -> dict[str, Any]:
     """The `extra` of a request that was translated from `body`.
 
     Args:
+        messages: the translated ones.
         uncarried: for each field that the translation leaves out, its name and what is wrong with it.
     """
-    return {**extra, _ORIGINAL: {"body": body, "uncarried": uncarried}}
+    return {**extra, _ORIGINAL: {"body": body, "messages": len(messages), "uncarried": uncarried}}
 
 
 def original(request: GenerationRequest) -> dict[str, Any] | None:
     """The body in its own terms; None where the request has none."""
     if ANTHROPIC_MARK not in request.headers:
         return None
-    body: dict[str, Any] = request.extra[_ORIGINAL]["body"]
-    return body
+    kept = request.extra[_ORIGINAL]
+    body: dict[str, Any] = kept["body"]
+    # Whoever wants an answer to be continued has added its beginning behind the messages that were translated.
+    return {**body, "messages": body["messages"] + request.messages[kept["messages"] :]}
 
 
 def translated(request: GenerationRequest) -> dict[str, Any]:

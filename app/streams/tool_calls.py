@@ -23,4 +23,4 @@ def _merge(calls: dict[int, dict[str, Any]], delta: dict[str, Any]) -> None:
     function = delta.get("function") or {}
     call["function"]["arguments"] += function.get("arguments") or ""
     call["function"]["name"] += function.get("name") or ""
-    call |= {key: delta[key] for key in ("id", "type") if delta.get(key)}
+    call |= {key: delta[key] for key in ("id", "type", "extra_content") if delta.get(key)}
