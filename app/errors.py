@@ -5,6 +5,9 @@
     │   ├── ModelNotFound         404 model_not_found
     │   ├── InvalidCursor         400 invalid_cursor
     │   └── IdempotencyMismatch   422 idempotency_mismatch
+    ├── Unauthorized              401 unauthorized
+    ├── IdentityUnavailable       503 identity_unavailable   retryable
+    ├── RateLimited               429 rate_limited           retryable
     ├── NotFound                  404 not_found
     ├── CursorGone                410 cursor_gone
     ├── ProducerLost              503 producer_lost          retryable
@@ -16,6 +19,7 @@
     └── UpstreamError             502 upstream_error         retryable
         ├── UpstreamRejected      as the upstream answered   upstream_rejected …
         ├── UpstreamUnreachable   502 upstream_unreachable   retryable
+        ├── UpstreamUnavailable   503 upstream_unavailable   retryable
         ├── UpstreamTimeout       504 upstream_timeout       retryable
         ├── UpstreamStalled       504 upstream_stalled       retryable
         ├── UpstreamTruncated     502 upstream_truncated     retryable
@@ -74,6 +78,29 @@ class IdempotencyMismatch(InvalidRequest):
 
     status = 422
     code = "idempotency_mismatch"
+
+
+class Unauthorized(SluiceError):
+    """No credentials, or none that are valid."""
+
+    status = 401
+    code = "unauthorized"
+
+
+class IdentityUnavailable(SluiceError):
+    """Who asks cannot be found out just now."""
+
+    status = 503
+    code = "identity_unavailable"
+    retryable = True
+
+
+class RateLimited(SluiceError):
+    """A limit on what a caller may use in a while was reached."""
+
+    status = 429
+    code = "rate_limited"
+    retryable = True
 
 
 class CursorGone(SluiceError):
@@ -160,6 +187,13 @@ class UpstreamUnreachable(UpstreamError):
     """No connection within the connect deadline."""
 
     code = "upstream_unreachable"
+
+
+class UpstreamUnavailable(UpstreamError):
+    """No upstream of the model was asked: all are at their capacity, or known to fail."""
+
+    status = 503
+    code = "upstream_unavailable"
 
 
 class UpstreamTimeout(UpstreamError):

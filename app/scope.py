@@ -7,6 +7,8 @@ from typing import Any, Protocol
 
 from starlette.types import Scope
 
+Headers = list[tuple[bytes, bytes]]
+
 
 class Wire(Protocol):
     """The connection below ASGI, for what ASGI cannot say."""
@@ -44,6 +46,17 @@ def note(scope: Scope) -> dict[str, Any]:
     """The fields that the request's line in the access log will have besides its own; add to it."""
     fields: dict[str, Any] = scope.setdefault("sluice.note", {})
     return fields
+
+
+def set_headers(scope: Scope, headers: Headers) -> None:
+    """Have the answer carry these besides its own, whichever it becomes."""
+    scope["sluice.headers"] = headers
+
+
+def own_headers(scope: Scope) -> Headers:
+    """What `set_headers` left."""
+    headers: Headers = scope.get("sluice.headers", [])
+    return headers
 
 
 def set_wire(scope: Scope, connection: Wire) -> None:

@@ -1,0 +1,184 @@
+"""What a generation takes of its caller's account: requests, tokens and a slot, all at once before it begins.
+
+Tokens are taken for the whole answer as it may become, and what was not used is given back when the stream ends. A
+request that bounds its answer gets that or is refused. One that does not gets what is left of the minute, and its
+stream ends where that does.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.types import Scope
+
+from app.errors import LimitExceeded, RateLimited
+from app.limits.account import ACCEPTED, NO_SLOT, TOKENS, Ask, Cost, Limit, Return, Taken
+from app.limits.headers import limit_headers
+from app.limits.limiter import Limiter
+from app.scope import set_headers
+from app.streams.grant import Grant
+from app.tiers import Tier
+
+MINUTE_MS = 60_000
+# A request that does not bound its answer is refused where less than this is left for it: hardly a sentence.
+OUTPUT_TOKENS_MIN = 32
+# Of text that nobody has counted yet; the upstream's own count replaces it at the end.
+CHARACTERS_PER_TOKEN = 4
+
+
+@dataclass(frozen=True)
+class Hold:
+    """What was taken for a generation that is about to begin.
+
+    Args:
+        grant: to be kept with the stream.
+        returns: gives all of it back.
+    """
+
+    grant: Grant
+    returns: tuple[Return, ...]
+
+
+class Quotas:
+    """One for each worker.
+
+    Args:
+        tiers: by name.
+    """
+
+    def __init__(self, limiter: Limiter, tiers: Mapping[str, Tier]) -> None:
+        self._limiter = limiter
+        self._tiers = tiers
+
+    @property
+    def limiter(self) -> Limiter:
+        return self._limiter
+
+    def tier(self, name: str) -> Tier:
+        """The tier's bounds."""
+        return self._tiers[name]
+
+    def output_max(self, tier: Tier, asked: int | None) -> int | None:
+        """How long an answer may be, in tokens.
+
+        Raises:
+            LimitExceeded: more was asked for than the tier may.
+        """
+        if asked is not None and tier.max_tokens is not None and asked > tier.max_tokens:
+            raise LimitExceeded(f"max_tokens: at most {tier.max_tokens} in your tier.")
+        return asked or tier.max_tokens
+
+    async def take(
+        self,
+        scope: Scope,
+        account: str,
+        tier: Tier,
+        rates: Sequence[Limit],
+        slot: str,
+        input_tokens: int,
+        asked: int | None,
+    ) -> Hold:
+        """Take what a generation may need; the answer's headers say what is left.
+
+        Args:
+            rates: the request limits of the route.
+            slot: names the generation.
+            asked: `max_tokens` of the request.
+
+        Raises:
+            RateLimited: a limit is reached; nothing was taken.
+            LimitExceeded: it can never be had.
+        """
+        output_max = self.output_max(tier, asked)
+        costs = [Cost(limit) for limit in rates]
+        if tier.tokens_per_minute is not None:
+            costs.append(_tokens_cost(tier.tokens_per_minute, input_tokens, output_max, asked))
+        ask = Ask(account, tuple(costs), slot, tier.concurrent_streams or 0, self._limiter.slot_ms)
+        if not tier.concurrent_streams:
+            ask = ask._replace(slot="")
+            if not costs:
+                return Hold(Grant(account, output_tokens_max=output_max or 0), ())
+        taken, alone = await self._limiter.take(ask)
+        set_headers(scope, limit_headers(ask, taken))
+        if taken.refused != ACCEPTED:
+            raise refusal(ask, taken)
+        return _hold(ask, taken, alone, tier, input_tokens, output_max)
+
+    async def count(self, scope: Scope, account: str, limits: tuple[Limit, ...]) -> None:
+        """Take one of each limit for a request that generates nothing.
+
+        Raises:
+            RateLimited: a limit is reached; nothing was taken.
+        """
+        ask = Ask(account, tuple(Cost(limit) for limit in limits))
+        taken, _ = await self._limiter.take(ask)
+        set_headers(scope, limit_headers(ask, taken))
+        if taken.refused != ACCEPTED:
+            raise refusal(ask, taken)
+
+    def cancel(self, hold: Hold) -> None:
+        """The generation does not begin: give everything back."""
+        if hold.returns:
+            self._limiter.give_back(hold.returns, hold.grant.alone)
+
+    def settle(self, grant: Grant, tokens: int) -> None:
+        """A generation that used so many tokens has ended."""
+        if grant.slot or grant.tokens:
+            back = Return(grant.account, TOKENS_PER_MINUTE, MINUTE_MS, grant.window, 0, grant.slot)
+            if grant.tokens:
+                back = back._replace(amount=grant.tokens - tokens)
+            self._limiter.give_back([back], grant.alone)
+
+
+TOKENS_PER_MINUTE = f"{TOKENS}/60"
+
+
+def estimate(messages: Sequence[Mapping[str, Any]]) -> int:
+    """About how many tokens these are, to be read."""
+    characters = 0
+    for message in messages:
+        content = message.get("content")
+        if isinstance(content, str):
+            characters += len(content)
+        elif content:
+            characters += sum(len(part.get("text") or "") for part in content)
+    return characters // CHARACTERS_PER_TOKEN + 1
+
+
+def refusal(ask: Ask, taken: Taken) -> RateLimited:
+    """Why, and when to come back."""
+    if taken.refused == NO_SLOT:
+        return RateLimited(f"Too many streams at a time: {ask.slots_max}.", retry_after_seconds=1)
+    # Behind the last limit that stands in the way, so that nobody comes back to be refused by the next.
+    retry_ms = max(got.retry_ms for got in taken.shares)
+    limit = ask.costs[taken.refused].limit
+    what = "tokens" if limit.name == TOKENS_PER_MINUTE else "requests"
+    message = f"Too many {what}: {limit.most} in {limit.window_ms // 1000} s."
+    return RateLimited(message, retry_after_seconds=max(1, -(-retry_ms // 1000)))
+
+
+def _tokens_cost(per_minute: int, input_tokens: int, output_max: int | None, asked: int | None) -> Cost:
+    limit = Limit(TOKENS_PER_MINUTE, MINUTE_MS, per_minute)
+    wanted = input_tokens + (output_max or per_minute)
+    least = wanted if asked is not None else input_tokens + min(OUTPUT_TOKENS_MIN, output_max or OUTPUT_TOKENS_MIN)
+    if least > per_minute:
+        raise LimitExceeded(f"This needs more tokens than your tier has in a minute ({per_minute}).")
+    return Cost(limit, min(wanted, per_minute), least)
+
+
+def _hold(ask: Ask, taken: Taken, alone: bool, tier: Tier, input_tokens: int, output_max: int | None) -> Hold:
+    if taken.joined:
+        # Part of what was counted already: there is nothing to give back, and its record says what it was given.
+        return Hold(Grant(ask.key, ask.slot, 0, 0, output_max or 0, alone), ())
+    returns = [
+        Return(ask.key, cost.limit.name, cost.limit.window_ms, got.window, got.granted)
+        for cost, got in zip(ask.costs, taken.shares, strict=True)
+    ]
+    if ask.slot:
+        returns.append(Return(ask.key, "", 0, 0, 0, ask.slot))
+    if tier.tokens_per_minute is None:
+        return Hold(Grant(ask.key, ask.slot, 0, 0, output_max or 0, alone), tuple(returns))
+    tokens = taken.shares[-1]
+    left = max(1, tokens.granted - input_tokens)
+    grant = Grant(ask.key, ask.slot, tokens.granted, tokens.window, left, alone)
+    return Hold(grant, tuple(returns))

@@ -1,0 +1,150 @@
+"""Who asks, by whatever they show: an API key, a bearer token or a ticket."""
+
+from collections.abc import Mapping
+from typing import Protocol
+from urllib.parse import parse_qs
+
+from starlette.types import Scope
+
+from app.errors import Unauthorized
+from app.scope import set_headers
+from app.security.address import Addresses
+from app.security.api_keys import Keys, digest_of, find_key
+from app.security.bearer import Bearer
+from app.security.principal import Principal
+from app.security.tickets import Tickets
+from app.security.watched import Watched
+from app.tiers import UNBOUNDED, Tier
+
+ANONYMOUS = Principal.of("anonymous", "none", UNBOUNDED)
+_CHALLENGE = (b"www-authenticate", b'Bearer realm="sluice"')
+_INVALID = (b"www-authenticate", b'Bearer realm="sluice", error="invalid_token"')
+
+QUERY_FIELDS_MAX = 100
+
+
+class KeyLookup(Protocol):
+    """Keys that are elsewhere than in a file."""
+
+    async def find(self, digest: bytes) -> Principal | None: ...
+
+
+class Authenticator:
+    """One for each worker.
+
+    Args:
+        required: without it, and without credentials, everybody is `ANONYMOUS`: for development.
+        keys: of the file, where there is one.
+        more_keys: asked for what the file does not have.
+    """
+
+    def __init__(
+        self,
+        required: bool,
+        tiers: Mapping[str, Tier],
+        addresses: Addresses,
+        bearer: Bearer,
+        tickets: Tickets,
+        keys: Watched[Keys] | None = None,
+        more_keys: KeyLookup | None = None,
+    ) -> None:
+        self.required = required
+        self.addresses = addresses
+        self.tickets = tickets
+        self._tiers = tiers
+        self._bearer = bearer
+        self._keys = keys
+        self._more_keys = more_keys
+
+    async def identify(self, scope: Scope, takes_ticket: bool = False) -> Principal:
+        """Who asks.
+
+        Args:
+            takes_ticket: whether the route is one that a ticket opens; elsewhere a ticket is nothing.
+
+        Raises:
+            Unauthorized: nobody that is known, or what was shown is not valid.
+            IdentityUnavailable: it cannot be found out just now.
+        """
+        shown = _shown(scope)
+        try:
+            if shown is not None:
+                return await self.principal(shown)
+            if takes_ticket and (ticket := _ticket(scope)) is not None:
+                return await self._by_ticket(ticket)
+        except Unauthorized:
+            set_headers(scope, [_INVALID])
+            raise
+        if self.required:
+            set_headers(scope, [_CHALLENGE])
+            raise Unauthorized("Credentials are needed: an API key or a token, as Authorization: Bearer.")
+        return ANONYMOUS
+
+    async def principal(self, credential: str) -> Principal:
+        """Whose key or token it is.
+
+        Raises:
+            Unauthorized, IdentityUnavailable
+        """
+        # A key of ours has no dot.
+        if credential.count(".") == 2 and credential.startswith("ey"):
+            return await self._bearer.principal(credential)
+        found = await self.key_owner(credential)
+        if found is None:
+            raise Unauthorized("The API key is not valid.")
+        return found
+
+    async def key_owner(self, key: str) -> Principal | None:
+        """Whose API key it is.
+
+        Raises:
+            IdentityUnavailable
+        """
+        digest = digest_of(key)
+        if digest is None:
+            return None
+        found = find_key(self._keys.value, digest) if self._keys is not None else None
+        if found is None and self._more_keys is not None:
+            found = await self._more_keys.find(digest)
+        return found
+
+    async def _by_ticket(self, ticket: str) -> Principal:
+        kept = await self.tickets.take(ticket)
+        tier = self._tiers.get(kept.tier_name, UNBOUNDED if not self.required else None)
+        if tier is None:
+            raise Unauthorized("The ticket is not valid.")
+        return Principal.of(kept.account, kept.tier_name, tier).by_ticket(kept.opening)
+
+
+def _shown(scope: Scope) -> str | None:
+    """The credential in the headers; None without one.
+
+    Raises:
+        Unauthorized: there are several, of which a proxy on the way may have read another.
+    """
+    bearer: list[bytes] = []
+    keys: list[bytes] = []
+    for name, value in scope["headers"]:
+        if name == b"authorization":
+            bearer.append(value)
+        elif name == b"x-api-key":
+            keys.append(value)
+    if len(bearer) > 1 or len(keys) > 1:
+        raise Unauthorized("More than one credential.")
+    if bearer:
+        scheme, _, credential = bearer[0].decode("latin-1").partition(" ")
+        if scheme.lower() != "bearer" or not credential.strip():
+            raise Unauthorized("Authorization: Bearer is what is taken here.")
+        return credential.strip()
+    return keys[0].decode("latin-1").strip() if keys else None
+
+
+def _ticket(scope: Scope) -> str | None:
+    query = scope["query_string"]
+    if b"ticket=" not in query:
+        return None
+    try:
+        found = parse_qs(query.decode("latin-1"), max_num_fields=QUERY_FIELDS_MAX).get("ticket", [])
+    except ValueError:
+        return None
+    return found[0] if len(found) == 1 else None

@@ -1,0 +1,47 @@
+"""Who asks: a name that owns streams, and a tier."""
+
+from typing import Literal, Self
+
+import msgspec
+
+from app.tiers import Tier
+
+TicketKind = Literal["create", "stream", "conversation"]
+
+
+class Opening(msgspec.Struct, frozen=True):
+    """The one thing that a ticket opens.
+
+    Args:
+        target: the stream or the conversation. One that creates has the id that the stream will get.
+    """
+
+    kind: TicketKind
+    target: str
+
+
+class Principal(msgspec.Struct, frozen=True):
+    """A caller that is known.
+
+    Args:
+        account: its name: the owner of its streams, and what its limits are counted under. Of one namespace for all
+            kinds: `key:<name>`, `user:<name>`, `<issuer>:<sub>`, `anonymous`.
+        rates: the tier's request limits, made once.
+        expires_at: Unix time at which what it showed is no longer valid; 0 for never.
+        opening: set where it came by a ticket, and may do nothing else.
+    """
+
+    account: str
+    tier_name: str
+    tier: Tier
+    rates: str = ""
+    expires_at: float = 0.0
+    opening: Opening | None = None
+
+    @classmethod
+    def of(cls, account: str, tier_name: str, tier: Tier, expires_at: float = 0.0) -> Self:
+        return cls(account, tier_name, tier, tier.rates, expires_at)
+
+    def by_ticket(self, opening: Opening) -> "Principal":
+        """The same, restricted to what a ticket opens."""
+        return msgspec.structs.replace(self, opening=opening)
