@@ -1,4 +1,4 @@
-"""Starts the scripted upstream and speaks with it: an OpenAI-compatible server whose every answer a test decides.
+"""Starts the scripted upstream and speaks with it: a server of OpenAI's API and Anthropic's whose answers tests decide.
 
 with ScriptedUpstream() as upstream:
     upstream.script("stalls", stall_after=3)        # requests for the model `stalls` get this

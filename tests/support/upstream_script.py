@@ -8,6 +8,9 @@ import msgspec
 class Script(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """The defaults are a well-behaved upstream; each field departs from it in one way, and they combine."""
 
+    protocol: Literal["openai", "anthropic"] = "openai"
+    """Whose shapes the answer has; the server sets it by the path that was asked."""
+
     # What is said.
     tokens: int | list[str] = 8
     """Texts of the content tokens, or how many: then they are `tok0 `, `tok1 ` …"""
@@ -16,6 +19,10 @@ class Script(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     reasoning_field: str = "reasoning_content"
     tool_calls: list[list[dict[str, Any]]] = []
     """`tool_calls` lists of deltas, sent after the content."""
+    events: list[dict[str, Any]] = []
+    """Of Anthropic's: all that comes between `message_start` and `message_delta`, in place of the fields above."""
+    usage_fields: dict[str, int] = {}
+    """Of Anthropic's: more counts in `message_start`, such as those of its cache."""
     role_chunk: bool = True
     finish_reason: str | None = "stop"
     """None sends no chunk with a finish_reason, and null where a chunk needs the field."""

@@ -1,7 +1,7 @@
 """The scripted upstream's process: HTTP by hand over asyncio's sockets, since every fault must be in reach.
 
-Speaks `/v1/chat/completions` and `/v1/models`, takes scripts at `POST /__script__` and tells at `GET /__log__` what
-happened. Ends when its standard input does, so that it never outlives the tests that started it.
+Speaks `/v1/chat/completions`, `/v1/messages` and `/v1/models`, takes scripts at `POST /__script__` and tells at
+`GET /__log__` what happened. Ends when its standard input does, so that it never outlives the tests that started it.
 """
 
 import asyncio
@@ -9,7 +9,7 @@ import json
 import socket
 import sys
 import time
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -92,11 +92,12 @@ class Connection(asyncio.StreamReaderProtocol):
             return _json(writer, self.state.control(path, request))
         if path.endswith("/models"):
             return _json(writer, {"object": "list", "data": [{"id": m, "object": "model"} for m in self.state.scripts]})
-        if method != "POST" or not path.endswith("/chat/completions"):
+        if method != "POST" or not path.endswith(("/chat/completions", "/messages")):
             return _json(writer, {"error": {"message": "no such route", "type": "invalid_request_error"}}, 404)
         parsed = json.loads(request)
         model = str(parsed.get("model", ""))
-        script = self.state.next_script(model)
+        protocol: Literal["openai", "anthropic"] = "anthropic" if path.endswith("/messages") else "openai"
+        script = msgspec.structs.replace(self.state.next_script(model), protocol=protocol)
         number = len(self.state.log.requests) + 1
         self.entry = Entry(number, model, self.number, headers, parsed, started=time.monotonic())
         self.state.log.requests.append(self.entry)

@@ -79,10 +79,10 @@ def _stream(script: Script, request: dict[str, Any]) -> Iterator[Step]:
     for delta in _deltas(script):
         if sent and script.delay_seconds:
             yield Wait(script.delay_seconds)
-        yield from _faults(script, sent)
+        yield from faults(script, sent)
         yield Send(script.between.encode() + _event(script, _chunk(model, delta)), token=True)
         sent += 1
-    yield from _faults(script, sent)
+    yield from faults(script, sent)
     yield from _ending(script, request, model, sent)
 
 
@@ -95,7 +95,7 @@ def _deltas(script: Script) -> Iterator[dict[str, Any]]:
         yield {"tool_calls": calls}
 
 
-def _faults(script: Script, sent: int) -> Iterator[Step]:
+def faults(script: Script, sent: int) -> Iterator[Step]:
     """What the script wants to go wrong after `sent` tokens."""
     if script.error_at == sent:
         yield Send(script.error_frame.encode() + script.newline.encode() * 2)

@@ -7,11 +7,19 @@ import time
 from itertools import takewhile
 from typing import Any
 
+from tests.support import upstream_messages, upstream_steps
 from tests.support.upstream_log import Entry
 from tests.support.upstream_script import Script
-from tests.support.upstream_steps import Die, End, Send, Wait, body, head
+from tests.support.upstream_steps import Die, End, Send, Wait, head
 
-REASONS = {200: "OK", 401: "Unauthorized", 404: "Not Found", 429: "Too Many Requests", 500: "Internal Server Error"}
+REASONS = {
+    200: "OK",
+    401: "Unauthorized",
+    404: "Not Found",
+    429: "Too Many Requests",
+    500: "Internal Server Error",
+    529: "Overloaded",
+}
 
 
 class Answer:
@@ -30,6 +38,7 @@ class Answer:
         if self.script.response_hex is not None:
             self.writer.write(bytes.fromhex(self.script.response_hex))
             return await self._die()
+        body = (upstream_messages if self.script.protocol == "anthropic" else upstream_steps).body
         steps = body(self.script, request)
         status, headers = head(self.script)
         if self.framing == "content_length":
