@@ -28,12 +28,16 @@ class Token(msgspec.Struct, frozen=True, tag="token", gc=False):
     index: int = 0
 
 
-class Done(msgspec.Struct, frozen=True, tag="done", gc=False):
-    """The generation ended as the model meant it to: `stop`, `length`, `tool_calls`, `content_filter` …"""
+class Done(msgspec.Struct, frozen=True, tag="done", gc=False, omit_defaults=True):
+    """The generation ended as the model meant it to: `stop`, `length`, `tool_calls`, `content_filter` …
+
+    `cost` is in the operator's currency, and None where its upstreams have no price.
+    """
 
     finish_reason: str
     usage: Usage
     duration_ms: int = 0
+    cost: float | None = None
 
 
 class Failed(msgspec.Struct, frozen=True, tag="failed", gc=False):

@@ -19,8 +19,6 @@ from app.middleware.errors import ErrorsMiddleware
 from app.middleware.request_id import RequestIdMiddleware
 from app.observability.logging import configure_logging
 from app.pod import Identity
-from app.providers.anthropic import BASE_URL as ANTHROPIC_URL
-from app.providers.anthropic import AnthropicProvider
 from app.routing.route import Route
 from app.routing.routes import routes_of
 from app.settings import Settings, load_settings
@@ -134,23 +132,3 @@ def _find(routes: dict[str, Route], model: str) -> Route:
     if model not in routes:
         raise ModelNotFound(f"There is no model {model[:100]!r}.")
     return routes[model]
-
-
-def _route(upstream: Upstream, name: str) -> Route:
-    return Route(_provider(upstream, name), upstream.resume_strategy)
-
-
-def _provider(upstream: Upstream, name: str) -> Provider:
-    if upstream.provider == "simulator":
-        return Simulator(upstream.idle_seconds, upstream.first_token_seconds)
-    provider = AnthropicProvider if upstream.provider == "anthropic" else OpenAIProvider
-    return provider(
-        base_url=str(upstream.base_url or ANTHROPIC_URL),
-        model=upstream.model or name,
-        api_key=upstream.api_key(),
-        connect_seconds=upstream.connect_seconds,
-        first_token_seconds=upstream.first_token_seconds,
-        idle_seconds=upstream.idle_seconds,
-        total_seconds=upstream.total_seconds,
-        concurrency_max=upstream.concurrency_max,
-    )

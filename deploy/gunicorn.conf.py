@@ -2,7 +2,9 @@
 
 import sys
 
-from app.catalog import CatalogError, load_catalog
+import structlog
+
+from app.catalog import CatalogError, adopt, adopted, load_catalog
 from app.observability.logging import GunicornLogger
 from app.pod import Pod
 from app.settings import SettingsError, load_settings
@@ -12,9 +14,12 @@ from app.worker import SluiceWorker
 
 try:
     settings = load_settings()
-    load_catalog(settings.config)
+    adopt(load_catalog(settings.config))
 except (SettingsError, CatalogError) as error:
-    sys.exit(f"sluice: {error}")
+    # A reload runs this file again: it must not end what runs.
+    if not isinstance(error, CatalogError) or adopted() is None:
+        sys.exit(f"sluice: {error}")
+    structlog.get_logger("sluice").error("models file refused, the one before it stays in force", reason=str(error))
 
 wsgi_app = "app.main:create_app()"
 worker_class = SluiceWorker

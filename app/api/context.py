@@ -3,6 +3,7 @@
 import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from hashlib import blake2b
 from time import time
 from typing import Annotated, Any
@@ -13,6 +14,7 @@ from fastapi import Depends, Request
 from app.api.schemas import SimulatorBody
 from app.errors import InvalidRequest
 from app.providers.base import Fault, GenerationRequest, SimulatorOptions
+from app.routing.ways import Readers
 from app.scope import request_id
 from app.streams.answer import Answer
 from app.streams.log import START, OnDisconnect, StreamRecord, parse_id
@@ -133,18 +135,20 @@ class Wanted:
     def stream(self, encoder: Callable[[Reader], Encoder], resumable: bool) -> StreamResponse:
         """Answer with server-sent events."""
         begins = self.surface != "native" or self.who.last_event_id is None
-        return StreamResponse(encoder, begins, terms=self.ctx.terms, open_reader=self._open, resumable=resumable)
+        readers: Readers = "told" if self.surface == "native" else "bound"
+        opened = partial(self._open, readers)
+        return StreamResponse(encoder, begins, terms=self.ctx.terms, open_reader=opened, resumable=resumable)
 
     def batch(self, body: Callable[[Answer], Any]) -> BatchResponse:
         """Answer with one JSON document."""
-        return BatchResponse(body, terms=self.ctx.terms, open_reader=self._open)
+        return BatchResponse(body, terms=self.ctx.terms, open_reader=partial(self._open, "waiting"))
 
-    async def _open(self) -> Reader:
+    async def _open(self, readers: Readers) -> Reader:
         streams = self.ctx.streams
         if self.surface == "native" and self.who.last_event_id is not None:
             stream_id, cursor = parse_id(self.who.last_event_id)
             return await streams.attach(stream_id, self.who.principal, cursor)
-        record = await streams.open(self._draft())
+        record = await streams.open(self._draft(), readers)
         return await streams.attach(record.stream_id, self.who.principal, START)
 
     def _draft(self) -> StreamRecord:

@@ -76,13 +76,18 @@ class Committer:
         generations = self._logged([generation for generation in self._dirty if generation.pending_count])
         self._dirty.clear()
         batch = [generation.take_pending() for generation in generations]
+        # Behind a reset there is more, which is an append of its own.
+        more = [generation for generation in generations if generation.pending_count]
         if not self.available:
             self._keep(generations, batch)
         elif (results := self._append_nowait(batch)) is not None:
             self._settle(generations, batch, results)
         else:
+            self._dirty.update(dict.fromkeys(more))
             self._committing = asyncio.create_task(self._commit_later(generations, batch), name="commit")
             return
+        for generation in more:
+            self._mark(generation)
         self._settled.set()
 
     def _append_nowait(self, batch: Sequence[Append]) -> list[AppendResult] | None:
@@ -119,7 +124,7 @@ class Committer:
     def _logged(self, generations: list[Generation]) -> list[Generation]:
         """Those that the log knows; the others began while it was away, and are delivered at once."""
         for generation in generations:
-            if not generation.fence:
+            while not generation.fence and generation.pending_count:
                 generation.deliver_unlogged(generation.take_pending().events)
         return [generation for generation in generations if generation.fence]
 
@@ -175,9 +180,9 @@ class Committer:
 
 
 def _merged(kept: Sequence[Append]) -> Append:
-    """What was kept of one stream, as one append; it is contiguous."""
+    """What was kept of one stream up to its next reset, as one append; it is contiguous."""
     first = kept[0]
-    events = [event for append in kept for event in append.events]
+    events = [event for append in kept if append.first.epoch == first.first.epoch for event in append.events]
     return Append(first.stream_id, first.fence, first.first, events)
 
 

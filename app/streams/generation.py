@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from time import monotonic
 
-from app.events import ENDS, Event, Failed, Token
+from app.events import ENDS, Event, Failed, Reset, Terminal, Token
 from app.streams.log import Append, Cursor, StreamRecord
 from app.streams.tail import Entry, Tail
 
@@ -39,11 +39,13 @@ class Generation:
         self.first_token_seconds: float | None = None
         self.content_tokens = content_tokens
         self.ended = False
+        self.end: Terminal | None = None
         self.task: asyncio.Task[None] | None = None
         self.lost = False
         self._on_over = on_over
         self._next = Cursor(tail.last.epoch, tail.last.seq + 1)
         self._pending: list[Event] = []
+        self._resets = 0  # among those
 
     def add(self, event: Event) -> bool:
         """Take an event to be committed; False once the stream has ended, behind which nothing comes."""
@@ -55,8 +57,11 @@ class Generation:
                 event = Token(event.text, index=self.content_tokens)
             if self.first_token_seconds is None:
                 self.first_token_seconds = monotonic() - self.started
+        elif type(event) is Reset:
+            self.content_tokens = 0
+            self._resets += 1
         elif isinstance(event, ENDS):
-            self.ended = True
+            self.ended, self.end = True, event
         self._pending.append(event)
         return True
 
@@ -67,18 +72,25 @@ class Generation:
 
     def add_last(self, event: Failed) -> None:
         """Say how the stream ended although it was stopped."""
-        self.ended = True
-        self._pending = [event]
+        self.ended, self.end = True, event
+        self._pending, self._resets = [event], 0
 
     def rewind(self, first: Cursor) -> None:
         """What was to begin at `first` was refused, and what is pending too: the next event takes its place."""
         self._next = first
-        self._pending = []
+        self._pending, self._resets = [], 0
 
     def take_pending(self) -> Append:
-        """What waits for its commit, as one append."""
+        """What waits for its commit, as one append; a reset opens the next epoch, and with it the next append."""
         events, self._pending = self._pending, []
         first = self._next
+        if self._resets:
+            if type(events[0]) is Reset:
+                self._resets -= 1
+                first = Cursor(first.epoch + 1, 0)
+            if self._resets:
+                at = next(index for index, event in enumerate(events[1:], 1) if type(event) is Reset)
+                events, self._pending = events[:at], events[at:]
         self._next = Cursor(first.epoch, first.seq + len(events))
         return Append(self.record.stream_id, self.fence, first, events)
 
@@ -104,7 +116,7 @@ class Generation:
     def lose(self) -> None:
         """Somebody else owns the stream: say nothing more and stop the upstream."""
         self.stop()
-        self._pending = []
+        self._pending, self._resets = [], 0
         self.lost = True
         self._on_over()
 

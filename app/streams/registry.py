@@ -13,7 +13,9 @@ import structlog
 
 from app.errors import CursorGone, Draining, IdempotencyMismatch, LogFull, LogUnavailable, NotFound
 from app.events import Failed
-from app.providers.base import Provider
+from app.routing.route import Route
+from app.routing.ways import Readers
+from app.streams.account import Account
 from app.streams.committer import Committer
 from app.streams.driver import Driver
 from app.streams.generation import Generation
@@ -25,13 +27,6 @@ from app.streams.tail import Tail
 log = structlog.get_logger(__name__)
 
 CANCELLED = Failed("cancelled", "The stream was cancelled.", 499, retryable=False)
-
-
-class Route(NamedTuple):
-    """Where a model's tokens come from, and how a stream of it whose worker died is taken up."""
-
-    provider: Provider
-    resume: str  # continue, replay or fail
 
 
 class Status(NamedTuple):
@@ -65,11 +60,12 @@ Handler = Callable[[LiveStream], Awaitable[None]]
 
 class Streams:
     """See the module. `follow` and `unread` are set by the composition root, since they need a `Streams` themselves.
+    `account`, if it is set, is told once of every generation that ended here.
 
     Args:
         backend: the stream log.
         owner: this worker's name, unique to this incarnation of it.
-        route: finds a model's provider; raises `ModelNotFound`.
+        route: finds a model's upstreams; raises `ModelNotFound`.
         stream_seconds_max, stream_bytes_max: see `Driver`.
         degrade: whether streams begin while the log is away; they cannot be resumed.
         pod_draining: whether all workers of this machine are about to stop.
@@ -97,7 +93,8 @@ class Streams:
         self.live: dict[str, LiveStream] = {}
         self.follow: Handler | None = None
         self.unread: Handler | None = None
-        self._driver = Driver(self.committer, stream_seconds_max, stream_bytes_max)
+        self.account: Callable[[Account], None] | None = None
+        self._driver = Driver(self.committer, stream_seconds_max, stream_bytes_max, self._ended)
         self._route = route
 
     @property
@@ -105,8 +102,11 @@ class Streams:
         """The streams that are produced here."""
         return [live for live in self.live.values() if live.generation is not None]
 
-    async def open(self, draft: StreamRecord) -> StreamRecord:
+    async def open(self, draft: StreamRecord, readers: Readers = "bound") -> StreamRecord:
         """Begin a stream, or find the one that the same Idempotency-Key began.
+
+        Args:
+            readers: what they make of an answer that begins again.
 
         Raises:
             Draining, ModelNotFound, LogUnavailable, LogFull
@@ -123,9 +123,9 @@ class Streams:
         except LogUnavailable:
             if not self.degrade:
                 raise
-            return self._open_without_log(draft)
+            return self._open_without_log(draft, readers)
         if record.stream_id == draft.stream_id:
-            self.produce(self.enter(record, START), fence=1)
+            self.produce(self.enter(record, START), fence=1, readers=readers)
         elif record.body_hash != draft.body_hash:
             raise IdempotencyMismatch("This Idempotency-Key was used with another request.")
         return record
@@ -138,9 +138,9 @@ class Streams:
         """
         return self._route(record.request.model).resume
 
-    def _open_without_log(self, record: StreamRecord) -> StreamRecord:
+    def _open_without_log(self, record: StreamRecord, readers: Readers) -> StreamRecord:
         live = self.enter(record, START)
-        self.produce(live, fence=0)
+        self.produce(live, fence=0, readers=readers)
         return record
 
     def enter(self, record: StreamRecord, last: Cursor) -> LiveStream:
@@ -150,11 +150,15 @@ class Streams:
             live = self.live[record.stream_id] = LiveStream(record, Tail(last))
         return live
 
-    def produce(self, live: LiveStream, fence: int, said: str = "", content_tokens: int = 0) -> None:
-        """Run the stream's provider here, behind what it `said` so far."""
+    def produce(
+        self, live: LiveStream, fence: int, said: str = "", content_tokens: int = 0, readers: Readers | None = None
+    ) -> None:
+        """Run the stream's upstreams here, behind what it `said` so far."""
         route = self._route(live.record.request.model)
         generation = self.own(live, fence, said, content_tokens)
-        run = self._driver.run(generation, route.provider, route.resume)
+        # Who began the stream knew; who takes it over goes by its surface, of which one alone has a word for a reset.
+        readers = readers or ("told" if live.record.surface == "native" else "bound")
+        run = self._driver.run(generation, route, readers)
         generation.task = asyncio.create_task(run, name=f"produce-{live.stream_id}")
 
     def own(self, live: LiveStream, fence: int, said: str = "", content_tokens: int = 0) -> Generation:
@@ -268,6 +272,11 @@ class Streams:
         if found is None or found[0].principal != principal:
             raise NotFound("There is no such stream.")
         return found
+
+    def _ended(self, account: Account) -> None:
+        log.info("generation", **account.fields())
+        if self.account is not None:
+            self.account(account)
 
     def _fill(self, live: LiveStream) -> None:
         """See to it that somebody fills the tail as long as it is read."""

@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Message, Receive, Scope, Send
 
 from app.errors import SluiceError
-from app.events import Done, Event, Failed, Token
+from app.events import Done, Event, Failed, Reset, Token
 from app.scope import Wire, note, wire
 from app.streams.answer import Answer
 from app.streams.connection import Connection, ReaderStuck
@@ -222,7 +222,11 @@ class BatchResponse(ReaderResponse):
         while not reader.ended and not connection.gone and not connection.leaving:
             if entries := await reader.take():
                 delivery.count(entries)
-                events += [event for _, event in entries]
+                for _, event in entries:
+                    if type(event) is Reset:
+                        events.clear()
+                    else:
+                        events.append(event)
                 continue
             connection.heartbeat_due = False  # a JSON document has no heartbeat
             await connection.wait()
@@ -248,6 +252,7 @@ class Delivery:
     def __init__(self) -> None:
         self.tokens = 0
         self.outcome = "completed"
+        self._done: Done | None = None
         self._started = monotonic()
         self._first_token_seconds: float | None = None
 
@@ -258,6 +263,8 @@ class Delivery:
                 self.tokens += 1
             elif type(event) is Failed:
                 self.outcome = event.code
+            elif type(event) is Done:
+                self._done = event
         if self.tokens and self._first_token_seconds is None:
             self._first_token_seconds = monotonic() - self._started
 
@@ -270,6 +277,10 @@ class Delivery:
             "outcome": outcome,
             "tokens": self.tokens,
         }
+        if self._done is not None:
+            fields |= {"input_tokens": self._done.usage.input_tokens, "output_tokens": self._done.usage.output_tokens}
+            if self._done.cost is not None:
+                fields["cost"] = self._done.cost
         if self._first_token_seconds is not None:
             fields["ttft_ms"] = round(self._first_token_seconds * 1000, 1)
 

@@ -91,12 +91,14 @@ class NativeEncoder:
         return b"retry: %d\n" % retry_ms + sse("reconnect", {"reason": reason, "retry_ms": retry_ms})
 
     def _done(self, event: Done) -> dict[str, Any]:
+        cost = {} if event.cost is None else {"cost": event.cost}
         return {
             "done": True,
             "finish_reason": event.finish_reason,
             "usage": event.usage,
             "total_tokens": event.usage.input_tokens + event.usage.output_tokens,
             "duration_ms": event.duration_ms,
+            **cost,
             "metadata": self._metadata,
         }
 

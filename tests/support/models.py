@@ -20,8 +20,9 @@ class Models:
 
     def __init__(self, folder: Path, upstream: ScriptedUpstream, **settings: Any) -> None:
         self.path = folder / "models.json"  # JSON is YAML
-        self._catalog: dict[str, Any] = {"simulator": [{"provider": "simulator"}]}
-        self._upstream = {"provider": "openai", "base_url": upstream.base_url, **settings}
+        # Unless a test is about repeats, a failure is to be seen once, and at once.
+        self._catalog: dict[str, Any] = {"simulator": [{"provider": "simulator", "retries_max": 0}]}
+        self._upstream = {"provider": "openai", "base_url": upstream.base_url, "retries_max": 0, **settings}
         self._names = [f"model-{number}" for number in range(self.COUNT)]
         self._unused = iter(self._names)
         for name in self._names:

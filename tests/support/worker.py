@@ -10,12 +10,13 @@ from typing import Any
 from app.api.errors import error_body
 from app.events import Event
 from app.providers.base import Provider
+from app.routing.route import Route
 from app.streams.drain import Drain
 from app.streams.follower import Follower
 from app.streams.log import START, Backend, OnDisconnect, StreamRecord
 from app.streams.memory_log import MemoryLog
 from app.streams.reader import Reader
-from app.streams.registry import Route, Streams
+from app.streams.registry import Streams
 from app.streams.response import BatchResponse, StreamResponse, Terms
 from app.streams.sse import Encoder, NativeEncoder
 from app.streams.unread import Unread
@@ -58,7 +59,7 @@ class Worker:
     async def open(self, provider: Provider) -> Reader:
         """Begin a stream and read it."""
         model = f"m{len(self.routes)}"
-        self.routes[model] = Route(provider, "fail")
+        self.routes[model] = Route.to(provider)
         record = StreamRecord(
             stream_id=secrets.token_urlsafe(18),
             principal=PRINCIPAL,

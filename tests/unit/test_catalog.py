@@ -27,6 +27,12 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "models.yaml"
 
 
+@pytest.fixture(autouse=True)
+def key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one that the example names."""
+    monkeypatch.setenv("ORIGIN_KEY", "sk-1")
+
+
 def refusal(path: Path) -> str:
     """The one line that the start ends with."""
     with pytest.raises(CatalogError) as raised:
@@ -43,7 +49,7 @@ def test_without_a_file_there_is_the_simulator() -> None:
     assert [upstream.provider for upstream in catalog.models["simulator"].upstreams] == ["simulator"]
 
 
-def test_the_documented_example_says_what_it_seems_to(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_documented_example_says_what_it_seems_to(file: Path) -> None:
     file.write_text(EXAMPLE)
     model = load_catalog(file).models["gpt-x"]
     first, second = model.upstreams
@@ -52,7 +58,6 @@ def test_the_documented_example_says_what_it_seems_to(file: Path, monkeypatch: p
     assert (first.connect_seconds, first.first_token_seconds, first.idle_seconds) == (2, 10, 15)
     assert (first.total_seconds, first.concurrency_max, first.retries_max) == (300, 512, 2)
     assert second.provider == "simulator"
-    monkeypatch.setenv("ORIGIN_KEY", "sk-1")
     assert (first.api_key(), second.api_key()) == ("sk-1", None)
 
 
@@ -74,6 +79,50 @@ def test_a_key_can_be_in_a_file(file: Path, tmp_path: Path) -> None:
     (tmp_path / "key").write_text("sk-2\n")
     file.write_text(f"models: {{a: [{{provider: simulator, api_key_file: {tmp_path / 'key'}}}]}}")
     assert load_catalog(file).models["a"].upstreams[0].api_key() == "sk-2"
+
+
+def test_a_variable_without_a_key_is_told_by_its_name(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The upstream would answer every request with 401, hours after the start."""
+    for value in (None, ""):
+        monkeypatch.setenv("ORIGIN_KEY", value) if value is not None else monkeypatch.delenv("ORIGIN_KEY")
+        file.write_text("models:\n  a:\n  - provider: simulator\n    api_key_env: ORIGIN_KEY\n")
+        told = refusal(file)
+        assert told.startswith(", line 4: models.a.upstreams.0.api_key_env: ")
+        assert "the variable ORIGIN_KEY is not set" in told
+
+
+def test_a_key_in_the_place_of_its_variables_name_is_not_told(file: Path) -> None:
+    file.write_text("models:\n  a:\n  - provider: simulator\n    api_key_env: sk-canary\n")
+    assert "canary" not in refusal(file)
+
+
+def test_a_key_is_the_one_that_was_read_whatever_becomes_of_its_file(file: Path, tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("sk-2\n")
+    file.write_text(f"models: {{a: [{{provider: simulator, api_key_file: {tmp_path / 'key'}}}]}}")
+    catalog = load_catalog(file)
+    (tmp_path / "key").unlink()
+    assert catalog.models["a"].upstreams[0].api_key() == "sk-2"
+    assert "sk-2" not in repr(catalog)
+
+
+@pytest.mark.parametrize(
+    ("upstream", "continues", "resume"),
+    [
+        ("provider: simulator", "whole", "continue"),
+        ("provider: openai, base_url: 'http://h/v1'", "none", "replay"),
+        ("provider: openai, base_url: 'http://h/v1', prefill: true", "assistant", "continue"),
+        ("provider: openai, base_url: 'http://h/v1', prefill: vllm", "vllm", "continue"),
+        ("provider: openai, base_url: 'http://h/v1', prefill: vllm, resume: fail", "vllm", "fail"),
+        ("provider: anthropic", "none", "replay"),
+        ("provider: anthropic, prefill: true", "native", "continue"),
+    ],
+)
+def test_who_can_go_on_behind_a_text_also_takes_streams_up_like_that(
+    upstream: str, continues: str, resume: str, file: Path
+) -> None:
+    file.write_text(f"models: {{a: [{{{upstream}}}]}}")
+    found = load_catalog(file).models["a"].upstreams[0]
+    assert (found.continues, found.resume_strategy) == (continues, resume)
 
 
 @pytest.mark.parametrize(("kind", "why"), [("missing", "No such file or directory"), ("folder", "Is a directory")])
@@ -126,6 +175,16 @@ MISTAKES = {
     ),
     "a wait of nothing": ("models:\n  a:\n  - provider: simulator\n    connect_seconds: 0\n", 4, "connect_seconds: "),
     "an unknown provider": ("models:\n  a:\n  - provider: oracle\n", 3, "models.a.upstreams.0.provider: "),
+    "a price below nothing": (
+        "models:\n  a:\n  - provider: simulator\n    price: {input: -1}\n",
+        4,
+        "models.a.upstreams.0.price.input: ",
+    ),
+    "a price of something else": (
+        "models:\n  a:\n  - provider: simulator\n    price:\n      cached: 1\n",
+        5,
+        "models.a.upstreams.0.price.cached: ",
+    ),
     "no provider": ("models:\n  a:\n  - {provider: simulator}\n  - model: x\n", 4, "models.a.upstreams.1.provider: "),
     "no base_url": ("models:\n  a:\n  - provider: simulator\n  - provider: openai\n", 4, "base_url"),
     "a base_url that is none": ("models:\n  a:\n  - provider: openai\n    base_url: h:80/v1\n", 4, "base_url: "),

@@ -14,12 +14,13 @@ import pytest
 from app.errors import CursorGone
 from app.events import Done, Token, Usage
 from app.providers.base import GenerationRequest
+from app.routing.route import Route
 from app.streams.committer import Committer
 from app.streams.follower import Follower
 from app.streams.generation import Generation
 from app.streams.log import START, Append, AppendResult, Backend, Cursor, StreamRecord, parse_id
 from app.streams.memory_log import MemoryLog, _Stream
-from app.streams.registry import Route, Streams
+from app.streams.registry import Streams
 from app.streams.sse import NativeEncoder
 from tests.support.asgi import no_tasks_left, until
 from tests.support.journal import Journal, parse_frame
@@ -61,7 +62,7 @@ class Side:
 
     def __init__(self, name: str, backend: Backend, wait_at: int = 0) -> None:
         self.talker = Talker(name, wait_at)
-        route = Route(self.talker, "continue")
+        route = Route.to(self.talker, "continue")
         self.streams = Streams(backend, name, lambda _: route, 60, 1 << 20, degrade=False, pod_draining=lambda: False)
         self.streams.follow = Follower(self.streams, LEASE_SECONDS).follow
 

@@ -1,0 +1,69 @@
+"""One try of one upstream: its place in the queue, its word to the breaker, its line on the bill."""
+
+from collections.abc import AsyncGenerator
+from time import monotonic
+
+from app.events import Done, Token
+from app.providers.base import GenerationRequest
+from app.routing.bill import Bill, Item, words
+from app.routing.pump import Pump
+from app.routing.target import Target
+from app.routing.verdict import Verdict
+
+
+class Attempt:
+    """`begin` it, read `events`, `close` it."""
+
+    def __init__(self, target: Target, request: GenerationRequest, bill: Bill) -> None:
+        self.target = target
+        self.item = Item(target.name, target.price, words(request.messages))
+        self.pump: Pump | None = None
+        self.events: AsyncGenerator[Token | Done, None] = target.provider.generate(request)
+        self._bill = bill
+        self._begun_at: float | None = None
+        self._closed = False
+
+    async def begin(self) -> None:
+        """Wait for a place.
+
+        Raises:
+            UpstreamUnavailable: there is none.
+        """
+        await self.target.gate.enter()
+        self._begun_at = monotonic()
+        self.target.breaker.enter(self)
+        self._bill.items.append(self.item)
+
+    def run_apart(self) -> Pump:
+        """Have its events come from a task of its own."""
+        if self.pump is None:
+            self.pump = Pump(self.events)
+            self.events = self.pump.events()
+        return self.pump
+
+    def answered(self) -> None:
+        """Its first token is there."""
+        assert self._begun_at is not None
+        self.target.breaker.answered()
+        self.target.answered_after(monotonic() - self._begun_at)
+
+    def failed(self, verdict: Verdict, retry_after_seconds: float | None) -> None:
+        """It failed by itself."""
+        if verdict.counts:
+            self.target.breaker.failed(self)
+        if retry_after_seconds:
+            self.target.rest(retry_after_seconds)
+
+    async def close(self) -> None:
+        """End the upstream's work, if it has not ended, and give the place back."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            await self.events.aclose()
+            if self.pump is not None:
+                await self.pump.aclose()  # a generator that nobody began to read closes nothing
+        finally:
+            if self._begun_at is not None:
+                self.target.breaker.leave(self)
+                self.target.gate.leave()

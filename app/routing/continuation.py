@@ -1,0 +1,89 @@
+"""What of a further attempt's text is new to a reader who has the beginning already."""
+
+from app.events import Token
+
+
+class Differs(Exception):
+    """The attempt says something else than what was said before."""
+
+
+class Splice:
+    """For an attempt that begins again: what it repeats is dropped, and the rest goes on behind it.
+
+    Args:
+        said: what the reader has.
+    """
+
+    def __init__(self, said: str) -> None:
+        self._left = said
+
+    @property
+    def done(self) -> bool:
+        """Whether all of it was repeated."""
+        return not self._left
+
+    def take(self, token: Token) -> Token | None:
+        """What of `token` goes beyond what was said.
+
+        Raises:
+            Differs: the attempt says something else.
+        """
+        text = token.text
+        if self._left.startswith(text):
+            self._left = self._left[len(text) :]
+            return None
+        if not text.startswith(self._left):
+            raise Differs
+        rest, self._left = text[len(self._left) :], ""
+        return Token(rest)
+
+    def finish(self) -> Token | None:
+        """The attempt is over.
+
+        Raises:
+            Differs: it said less.
+        """
+        if self._left:
+            raise Differs
+        return None
+
+
+class Echo:
+    """For an attempt that was given the text so far: some servers say it again before they go on.
+
+    A continuation may begin like the whole text, so it is held back for as long as it does.
+
+    Args:
+        said: what the reader has.
+        given: what the upstream was given, without white space at its end, which some servers do not take.
+    """
+
+    def __init__(self, said: str, given: str) -> None:
+        self._said = said
+        self._blank = said[len(given) :]
+        self._held = ""
+        self.done = False
+
+    def take(self, token: Token) -> Token | None:
+        """What of the text so far is new; None while that is not known."""
+        self._held += token.text
+        if self._said.startswith(self._held) and self._held != self._said:
+            return None
+        return self._release()
+
+    def finish(self) -> Token | None:
+        """The attempt is over: what was held back was new."""
+        return self._release() if self._held else None
+
+    def _release(self) -> Token | None:
+        held, self._held = self._held, ""
+        self.done = True
+        new = held.removeprefix(self._said) if held.startswith(self._said) else self._without_blank(held)
+        return Token(new) if new else None
+
+    def _without_blank(self, text: str) -> str:
+        """The reader has the blank that was not given, and which the upstream therefore says."""
+        blank = self._blank
+        while blank and not text.startswith(blank):
+            blank = blank[1:]
+        return text[len(blank) :]
