@@ -29,7 +29,7 @@ from app.streams.lmdb_streams import LmdbStreams
 from app.streams.lmdb_tables import Read, Write
 from app.streams.lmdb_wakeups import Wakeups
 from app.streams.log import LEASE_SECONDS, Append, AppendResult, Cursor, Fill, StreamRecord, StreamState
-from app.streams.waiters import Waiters
+from app.streams.waiters import Bells, Waiters
 from app.streams.writer_lock import WriterLock
 
 log = structlog.get_logger(__name__)
@@ -77,7 +77,7 @@ class LmdbLog:
         self._broken = False
         self._closed = True
         self._waiters = Waiters()
-        self._cancel_waiters = Waiters()  # by owner
+        self._cancels = Bells()  # by owner
         # The end of each stream that somebody waits for, as it was when last looked at.
         self._seen: dict[str, tuple[int, int] | None] = {}
         self._poll_timer: asyncio.TimerHandle | None = None
@@ -91,7 +91,7 @@ class LmdbLog:
         await self._open()
         try:
             self._lock = WriterLock(self._path / "writer.lock")
-            self._wakeups = Wakeups(self._path / "wakeups", self._waiters.wake, self._cancel_waiters.wake)
+            self._wakeups = Wakeups(self._path / "wakeups", self._waiters.wake, self._cancels.ring)
         except OSError as error:
             self._close_store()
             detail = f"{self._path}: {error.strerror}"
@@ -110,7 +110,7 @@ class LmdbLog:
             self._poll_timer.cancel()
             self._poll_timer = None
         self._waiters.wake_all()
-        self._cancel_waiters.wake_all()
+        self._cancels.ring_all()
 
     async def create(self, record: StreamRecord, owner: str) -> StreamRecord:
         def work(transaction: Write) -> StreamRecord:
@@ -233,7 +233,7 @@ class LmdbLog:
     async def request_cancel(self, stream_id: str) -> None:
         owner = await self._write(lambda transaction: self._streams.request_cancel(transaction, stream_id))
         if owner is not None:
-            self._cancel_waiters.wake(owner)
+            self._cancels.ring(owner)
             self._wakeups.tell_to_cancel(owner)
 
     async def cancel_requests(self, owner: str) -> list[str]:
@@ -241,7 +241,7 @@ class LmdbLog:
 
     async def wait_for_cancels(self, owner: str, seconds: float) -> None:
         self._env()
-        await self._cancel_waiters.wait(owner, seconds)
+        await self._cancels.wait(owner, seconds)
 
     async def touch_readers(self, stream_ids: Sequence[str]) -> None:
         await self._write(lambda transaction: self._streams.touch_readers(transaction, stream_ids))

@@ -28,7 +28,7 @@ from app.streams.log import (
 from app.streams.packing import pack_events, pack_record, unpack_events
 from app.streams.repetition import last_cursor, unknown_rest
 from app.streams.room import CREATE_SHARE_MAX, TOKENS_SHARE_MAX
-from app.streams.waiters import Waiters
+from app.streams.waiters import Bells, Waiters
 
 # An entry's tuple, cursor and bytes object, and its place in a list; `sys.getsizeof` of each, rounded up.
 ENTRY_OVERHEAD_BYTES = 250
@@ -87,12 +87,12 @@ class MemoryLog:
         self._by_key: dict[str, str] = {}
         self._lease_until: dict[str, float] = {}
         self._waiters = Waiters()
-        self._cancel_waiters = Waiters()  # by owner
+        self._cancels = Bells()  # by owner
         self._bytes = 0
 
     async def aclose(self) -> None:
         self._waiters.wake_all()
-        self._cancel_waiters.wake_all()
+        self._cancels.ring_all()
 
     async def create(self, record: StreamRecord, owner: str) -> StreamRecord:
         known = self._by_key.get(record.idempotency, record.stream_id)
@@ -224,14 +224,14 @@ class MemoryLog:
         stream = self._streams.get(stream_id)
         if stream is not None and stream.state == "running":
             stream.cancel_requested = True
-            self._cancel_waiters.wake(stream.owner)
+            self._cancels.ring(stream.owner)
 
     async def cancel_requests(self, owner: str) -> list[str]:
         wanted = (item for item in self._streams.items() if item[1].cancel_requested)
         return [stream_id for stream_id, stream in wanted if stream.owner == owner]
 
     async def wait_for_cancels(self, owner: str, seconds: float) -> None:
-        await self._cancel_waiters.wait(owner, seconds)
+        await self._cancels.wait(owner, seconds)
 
     async def touch_readers(self, stream_ids: Sequence[str]) -> None:
         for stream_id in stream_ids:

@@ -43,7 +43,7 @@ from app.streams.redis_topology import Connector, topology_of
 from app.streams.redis_url import parse_redis_url
 from app.streams.redis_wire import Argument
 from app.streams.repetition import unknown_rest
-from app.streams.waiters import Waiters
+from app.streams.waiters import Bells
 
 log = structlog.get_logger(__name__)
 
@@ -100,7 +100,7 @@ class RedisLog(RedisLeases):
         self._ended_ms = int(ttl_seconds * 1000)
         self._creation = Creation(buckets, self._running_ms, self._running_ms + self._ended_ms)
         self._tails = [Tail(link, probe_seconds) for link in buckets.links]
-        self._cancel_waiters = Waiters()  # by owner
+        self._cancels = Bells()  # by owner
 
     async def open(self) -> Self:
         """Connect and see that the server is one that this log can live on.
@@ -134,7 +134,7 @@ class RedisLog(RedisLeases):
     async def aclose(self) -> None:
         for tail in self._tails:
             await tail.aclose()
-        self._cancel_waiters.wake_all()
+        self._cancels.ring_all()
         await self._buckets.aclose()
 
     async def create(self, record: StreamRecord, owner: str) -> StreamRecord:
@@ -246,8 +246,8 @@ class RedisLog(RedisLeases):
 
     async def wait_for_cancels(self, owner: str, seconds: float) -> None:
         for tail in self._tails:
-            tail.listen_for_cancels(owner, self._cancel_waiters.wake)
-        await self._cancel_waiters.wait(owner, seconds)
+            tail.listen_for_cancels(owner, self._cancels.ring)
+        await self._cancels.wait(owner, seconds)
 
     async def fill(self) -> Fill:
         infos = await gather(*(link.info() for link in self._buckets.links))

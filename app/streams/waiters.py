@@ -46,6 +46,31 @@ class Waiters:
                 del self._waiting[stream_id]
 
 
+class Bells:
+    """As `Waiters`, for those who come back for more: what rang while nobody waited ends the next wait at once."""
+
+    def __init__(self) -> None:
+        self._waiters = Waiters()
+        # Whether it rang, by the names that somebody ever waited for.
+        self._rang: dict[str, bool] = {}
+
+    async def wait(self, name: str, seconds: float) -> None:
+        """Until `ring`, at most for `seconds`."""
+        if not self._rang.setdefault(name, False):
+            await self._waiters.wait(name, seconds)
+        self._rang[name] = False
+
+    def ring(self, name: str) -> None:
+        """Let whoever waits for this, or comes to wait next, look."""
+        if name in self._rang:
+            self._rang[name] = True
+            self._waiters.wake(name)
+
+    def ring_all(self) -> None:
+        """Let everybody look."""
+        self._waiters.wake_all()
+
+
 def _finish(woken: asyncio.Future[None]) -> None:
     if not woken.done():
         woken.set_result(None)

@@ -104,6 +104,24 @@ async def test_cancellations_readers_and_leases_are_known_to_all(log: Log, spawn
     assert stream_id in await other.orphans()
 
 
+async def test_an_owner_hears_at_once_that_another_process_asks_it_to_cancel(log: Log, spawn: Spawn) -> None:
+    owner = await spawn()
+    await owner.beat("w2")
+    bystander = asyncio.create_task(log.wait_for_cancels("w1", LONG_SECONDS))
+    for _ in range(3):
+        stream_id = (await owner.create(record(), "w2")).stream_id
+        asked = asyncio.create_task(owner.wait_for_cancels("w2", LONG_SECONDS))
+        await asyncio.sleep(0.2)
+        assert not asked.done()
+        began = monotonic()
+        await log.request_cancel(stream_id)
+        await asked
+        assert monotonic() - began < SOON_SECONDS
+        assert stream_id in await owner.cancel_requests("w2")
+    assert not bystander.done()
+    bystander.cancel()
+
+
 async def test_streams_of_a_killed_process_are_taken_over_within_its_lease(log: Log, spawn: Spawn) -> None:
     other = await spawn()
     await other.beat("w2")

@@ -294,6 +294,19 @@ async def test_a_full_store_refuses_new_streams_first_then_tokens_and_never_an_e
         assert len(await read_all(log, stream_id)) == seqs[stream_id]
 
 
+async def test_a_store_says_how_full_it_is(opened: Open) -> None:
+    log = await opened(Options(bytes_max=16 * 1024 * 1024))
+    before = await log.fill()
+    assert 0 <= before.bytes_used < before.bytes_max
+    stream_id = await begin(log)
+    for seq in range(1, 41):
+        assert await put(log, stream_id, seq, [Token("x" * 100_000, index=seq)]) == "ok"
+    after = await log.fill()
+    # A store that copies on write, or a server, takes some more than what was written.
+    assert 4_000_000 <= after.bytes_used - before.bytes_used < 12_000_000
+    assert after.bytes_used < after.bytes_max
+
+
 async def test_a_full_store_has_room_again_once_streams_have_gone(opened: Open) -> None:
     log = await opened(Options(bytes_max=4 * 1024 * 1024, ttl_seconds=0.2))
     for _ in range(3):

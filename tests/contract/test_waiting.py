@@ -53,6 +53,26 @@ async def test_all_who_wait_are_woken(log: Log) -> None:
     await asyncio.gather(elsewhere, return_exceptions=True)
 
 
+async def test_a_worker_is_woken_by_whoever_asks_it_to_cancel_and_told_also_if_it_looked_away(log: Log) -> None:
+    mine, theirs = await begin(log, "w1"), await begin(log, "w2")
+    began = monotonic()
+    await log.wait_for_cancels("w1", 0.3)
+    assert 0.2 < monotonic() - began < SOON_SECONDS
+    waiting = asyncio.create_task(log.wait_for_cancels("w1", LONG_SECONDS))
+    await asyncio.sleep(0.1)
+    await log.request_cancel(theirs)
+    await asyncio.sleep(0.2)
+    assert not waiting.done()
+    await log.request_cancel(mine)
+    async with asyncio.timeout(SOON_SECONDS):
+        await waiting
+    assert await log.cancel_requests("w1") == [mine]
+    await log.request_cancel(mine)
+    await asyncio.sleep(0.2)
+    async with asyncio.timeout(SOON_SECONDS):
+        await log.wait_for_cancels("w1", LONG_SECONDS)
+
+
 async def test_a_cancelled_wait_leaves_the_others_waiting(log: Log) -> None:
     stream_id = await begin(log)
     kept = asyncio.create_task(log.wait(stream_id, START, LONG_SECONDS))
