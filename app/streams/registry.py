@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import structlog
 
-from app.errors import CursorGone, Draining, IdempotencyMismatch, LogFull, LogUnavailable, NotFound
+from app.errors import CursorGone, Draining, IdempotencyMismatch, Internal, LogFull, LogUnavailable, NotFound
 from app.events import Failed
 from app.routing.route import Route
 from app.routing.ways import Readers
@@ -286,6 +286,10 @@ class Streams:
 
             def left(_task: asyncio.Task[None]) -> None:
                 live.follower = None
+                # Somebody may have come between the follower's last look and this: with nobody who fills the tail, he
+                # would get heartbeats for ever.
+                if live.tail.broken is None:
+                    self._fill(live)
                 self.tidy(live)
 
             live.follower.add_done_callback(left)
@@ -296,3 +300,5 @@ class Streams:
         except Exception:
             # A task that nobody awaits: what it raises would otherwise be seen by nobody.
             log.exception("stream task failed", stream=live.stream_id)
+            if handler is self.follow:
+                live.tail.break_off(Internal("The server failed."))

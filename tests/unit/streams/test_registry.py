@@ -2,21 +2,22 @@
 
 import asyncio
 import gc
+import secrets
 from collections.abc import AsyncIterator, Sequence
 from time import monotonic
 
 import pytest
 import pytest_asyncio
 
-from app.errors import Draining, ModelNotFound, NotFound
+from app.errors import Draining, Internal, ModelNotFound, NotFound
 from app.events import Done, Failed, Token
 from app.streams.generation import Generation
-from app.streams.log import START, STREAM_ID, Append, AppendResult
+from app.streams.log import START, STREAM_ID, Append, AppendResult, Cursor, StreamRecord
 from app.streams.memory_log import MemoryLog
 from app.streams.reader import Reader
 from app.streams.registry import LiveStream
 from tests.support.asgi import until
-from tests.support.providers import DONE, FOREVER, Steps, tokens
+from tests.support.providers import DONE, FOREVER, REQUEST, Steps, tokens
 from tests.support.worker import PRINCIPAL, Worker, worker
 
 
@@ -215,3 +216,57 @@ async def test_a_stream_is_forgotten_here_when_it_has_ended_and_is_read(here: Wo
     gc.collect()
     kept = [thing for thing in gc.get_objects() if isinstance(thing, Generation | LiveStream)]
     assert not [thing for thing in kept if thing.record.stream_id in names]
+
+
+class Elsewhere:
+    """A stream that another worker produces, read here."""
+
+    def __init__(self, here: Worker) -> None:
+        self.streams = here.streams
+        self.stream_id = secrets.token_urlsafe(18)
+
+    async def begin(self) -> None:
+        record = StreamRecord(self.stream_id, PRINCIPAL, "native", REQUEST, "grace", 1.0, 1_790_000_000)
+        await self.streams.backend.beat("elsewhere")
+        await self.streams.backend.create(record, "elsewhere")
+
+    async def end(self) -> None:
+        await self.streams.backend.append([Append(self.stream_id, 1, Cursor(0, 1), [Token("a", index=1), DONE])])
+
+    async def attach(self) -> Reader:
+        return await self.streams.attach(self.stream_id, PRINCIPAL, START)
+
+
+async def test_whoever_comes_while_the_follower_leaves_has_one_of_his_own(here: Worker) -> None:
+    """The follower had looked for the last time and was not gone yet: nobody filled the tail of whoever came then, and
+    he got heartbeats until the end of his connection."""
+    stream, late = Elsewhere(here), []
+    await stream.begin()
+    real = here.streams.follow
+
+    async def leave(_: LiveStream) -> None:
+        here.streams.follow = real
+        late.append(await stream.attach())
+
+    here.streams.follow = leave
+    first = await stream.attach()
+    await until(lambda: late)
+    here.streams.detach(first)
+    await stream.end()
+    assert await asyncio.wait_for(here.read(late[0]), 5) == [Token("a", index=1), DONE]
+
+
+async def test_readers_of_a_follower_that_fails_are_told(here: Worker) -> None:
+    stream = Elsewhere(here)
+    await stream.begin()
+
+    async def fail(_: LiveStream) -> None:
+        raise RuntimeError("a defect")
+
+    here.streams.follow = fail
+    reader = await stream.attach()
+    await until(lambda: live(here, reader).tail.broken)
+    with pytest.raises(Internal):
+        await reader.take()
+    here.streams.detach(reader)
+    await until(lambda: not here.streams.live)
