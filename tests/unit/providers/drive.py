@@ -8,8 +8,7 @@ from typing import Any
 
 from app.errors import UpstreamError
 from app.events import Done, Token
-from app.providers.base import GenerationRequest
-from app.providers.openai import OpenAIProvider
+from app.providers.base import GenerationRequest, Provider
 from tests.support.upstream import ScriptedUpstream
 from tests.support.upstream_log import Entry
 
@@ -32,7 +31,7 @@ def asked(model: str, **fields: Any) -> GenerationRequest:
     return GenerationRequest(model, fields.pop("messages", [{"role": "user", "content": "two words"}]), **fields)
 
 
-async def collect(provider: OpenAIProvider, model: str, **fields: Any) -> Outcome:
+async def collect(provider: Provider, model: str, **fields: Any) -> Outcome:
     outcome = Outcome()
     started = monotonic()
     try:
