@@ -35,11 +35,16 @@ class Committer:
         self._turn: asyncio.Handle | None = None
         self._committing: asyncio.Task[None] | None = None
         self._returning: asyncio.Task[None] | None = None
+        self._away = False
 
     @property
     def available(self) -> bool:
-        """Whether the log took the last commit."""
-        return self._returning is None
+        """Whether the log answers; a part of it may not."""
+        return not self._away
+
+    def logs(self, generation: Generation) -> bool:
+        """Whether what the stream says gets its ids at once."""
+        return not self._away and generation not in self._backlog
 
     def add(self, generation: Generation, event: Event) -> None:
         """Have an event committed; it is dropped if the stream has ended."""
@@ -78,14 +83,14 @@ class Committer:
         batch = [generation.take_pending() for generation in generations]
         # Behind a reset there is more, which is an append of its own.
         more = [generation for generation in generations if generation.pending_count]
-        if not self.available:
-            self._keep(generations, batch)
-        elif (results := self._append_nowait(batch)) is not None:
-            self._settle(generations, batch, results)
-        else:
+        if self._backlog or self._away:
+            generations, batch = self._keep_behind(generations, batch)
+        results = self._append_nowait(batch) if batch else []
+        if results is None:
             self._dirty.update(dict.fromkeys(more))
             self._committing = asyncio.create_task(self._commit_later(generations, batch), name="commit")
             return
+        self._settle(generations, batch, results)
         for generation in more:
             self._mark(generation)
         self._settled.set()
@@ -101,8 +106,8 @@ class Committer:
         try:
             results = await self._append(batch)
             if results is None:
+                self._away = True
                 self._keep(generations, batch)
-                self._returning = asyncio.create_task(self._await_return(), name="log-return")
             else:
                 self._settle(generations, batch, results)
         finally:
@@ -118,6 +123,8 @@ class Committer:
         for generation, append, result in zip(generations, batch, results, strict=True):
             if result == "ok":
                 generation.committed(append)
+            elif result == "unavailable":
+                self._keep([generation], [append])
             else:
                 self._refused(generation, append, result)
 
@@ -132,8 +139,8 @@ class Committer:
         try:
             return await self._log.append(batch)
         except LogUnavailable as error:
-            if self.available:
-                log.warning("stream log unavailable, streams go on without it", detail=error.detail or error.message)
+            if not self._away:
+                log.warning("stream log does not answer", detail=error.detail or error.message)
         except Exception:
             log.exception("stream log failed")
         return None
@@ -149,8 +156,22 @@ class Committer:
             generation.add_last(full.as_event())
             self._mark(generation)
 
+    def _keep_behind(self, generations: list[Generation], batch: list[Append]) -> tuple[list[Generation], list[Append]]:
+        """Keep what has to wait behind what waits already; returns the rest."""
+        left: tuple[list[Generation], list[Append]] = ([], [])
+        for generation, append in zip(generations, batch, strict=True):
+            if self.logs(generation):
+                left[0].append(generation)
+                left[1].append(append)
+            else:
+                self._keep([generation], [append])
+        return left
+
     def _keep(self, generations: Sequence[Generation], batch: Sequence[Append]) -> None:
         """Deliver without the log, and keep for its return."""
+        if self._returning is None:
+            log.warning("stream log unavailable, streams go on without it", streams=len(batch), all=self._away)
+            self._returning = asyncio.create_task(self._await_return(), name="log-return")
         for generation, append in zip(generations, batch, strict=True):
             kept = self._backlog.setdefault(generation, [])
             kept.append(append)
@@ -164,9 +185,12 @@ class Committer:
             generations = list(self._backlog)
             batch = [_merged(self._backlog[generation]) for generation in generations]
             results = await self._append(batch)
+            self._away = results is None
             if results is None:
                 continue
             for generation, append, result in zip(generations, batch, results, strict=True):
+                if result == "unavailable":
+                    continue
                 # More may have been kept while this was on its way.
                 left = [kept for kept in self._backlog.pop(generation) if kept.first >= _behind(append)]
                 if left:
@@ -175,7 +199,7 @@ class Committer:
                     generation.logged_after_all(append)
                 else:
                     generation.lose()
-        log.info("stream log available again")
+        log.info("stream log has all of its streams again")
         self._returning = None
 
 

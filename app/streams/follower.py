@@ -64,7 +64,6 @@ class Follower:
                 live.tail.break_off(error)
                 return
             except LogUnavailable:
-                self.log_was_away()
                 await asyncio.sleep(RETRY_SECONDS)
             except SluiceError as error:
                 live.tail.break_off(error)

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 from zlib import crc32
 
@@ -53,15 +53,18 @@ class Buckets:
         self._undoing.add(task)
         task.add_done_callback(self._undoing.discard)
 
-    async def everywhere(self, script: Script, *arguments: Argument) -> list[Any]:
-        """Run a script on every bucket; the replies of those that answered.
+    async def everywhere(
+        self, script: Script, *arguments: Argument, only: Callable[[Link], bool] = lambda _: True
+    ) -> list[Any]:
+        """Run a script on every bucket, or on some of them; the replies of those that answered.
 
         Raises:
             LogUnavailable: none did. Where some did, the streams of the others are none of their business.
         """
-        if len(self.links) == 1:
-            return [await self.links[0].call(script, *arguments)]
-        replies = await _all(link.call(script, *arguments) for link in self.links)
+        links = [link for link in self.links if only(link)]
+        if len(links) == 1:
+            return [await links[0].call(script, *arguments)]
+        replies = await _all(link.call(script, *arguments) for link in links)
         answers = [reply for reply in replies if not isinstance(reply, BaseException)]
         for reply in replies:
             if isinstance(reply, BaseException) and (not answers or not isinstance(reply, LogUnavailable)):

@@ -7,11 +7,12 @@ which it could not write anyway, and keeps all others. No lease decides who may 
 
 import secrets
 from collections.abc import Sequence
+from time import monotonic
 
 from app.events import Reset
 from app.streams.packing import pack_events
 from app.streams.redis_buckets import Buckets, gather
-from app.streams.redis_link import OutcomeUnknown
+from app.streams.redis_link import Link, OutcomeUnknown
 from app.streams.redis_scripts import (
     BEAT,
     CANCEL_REQUESTS,
@@ -30,6 +31,8 @@ HORIZON_MS = 3_600_000
 ORPHANS_MAX = 1_000
 # For how long an owner's tail can still hear that it is to cancel something; its next beat tells it in any case.
 CANCEL_HINT_MS = 60_000
+# An outage of so much of a lease lets at most one renewal fail, and two may.
+HICCUP_SHARE = 0.25
 _RESET = pack_events([Reset("the stream log lost a part of the stream")])
 
 
@@ -54,6 +57,8 @@ class RedisLeases:
 
     async def claim(self, stream_id: str, owner: str, fence: int) -> int | None:
         link, token = self._buckets.of(stream_id), secrets.token_hex(8)
+        if not self._can_judge(link):
+            return None
         times = (self._lease_ms, HORIZON_MS)
         try:
             claimed = await link.call(CLAIM, stream_id, owner, fence, *times, self._running_ms, token, _RESET)
@@ -67,8 +72,13 @@ class RedisLeases:
         await self._buckets.of(stream_id).call(RELEASE, stream_id, fence)
 
     async def orphans(self) -> list[str]:
-        found = await self._buckets.everywhere(ORPHANS, self._lease_ms, HORIZON_MS, ORPHANS_MAX)
+        found = await self._buckets.everywhere(ORPHANS, self._lease_ms, HORIZON_MS, ORPHANS_MAX, only=self._can_judge)
         return [stream_id.decode() for orphans in found for stream_id in orphans]
+
+    def _can_judge(self, link: Link) -> bool:
+        """Whether a lease that is over there says anything: while the server was away, nobody could renew his."""
+        lease_seconds = self._lease_ms / 1000
+        return link.away_seconds < HICCUP_SHARE * lease_seconds or monotonic() - link.back_at > lease_seconds
 
     async def request_cancel(self, stream_id: str) -> None:
         await self._buckets.of(stream_id).call(REQUEST_CANCEL, stream_id, CANCEL_HINT_MS)

@@ -7,6 +7,7 @@ whether a write was done is told so, and decides.
 
 import asyncio
 import random
+from time import monotonic
 from typing import Any, NoReturn
 
 import structlog
@@ -60,6 +61,9 @@ class Link:
         self._address: Address | None = None
         self._recovering: asyncio.Task[None] | None = None
         self._reason = ""
+        # When the server was found again, and how long it had been away, by this process's clock.
+        self.back_at = self._lost_at = float("-inf")
+        self.away_seconds = 0.0
 
     async def call(self, script: Script, *arguments: Argument) -> Any:
         """Run a script on the bucket.
@@ -193,6 +197,7 @@ class Link:
         if self._recovering is None:
             self._reason = f"{type(error).__name__}: {error}"
             log.warning("redis lost", server=self._connector.url.safe, bucket=self.bucket, reason=self._reason)
+            self._lost_at = monotonic()
             self._recovering = asyncio.create_task(self._recover(), name=f"redis-recover-{self.bucket}")
 
     async def _recover(self) -> None:
@@ -208,6 +213,8 @@ class Link:
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311
             pause = min(2 * pause, RETRY_SECONDS_MAX)
         log.info("redis back", server=self._connector.url.safe, bucket=self.bucket)
+        self.back_at = monotonic()
+        self.away_seconds = self.back_at - self._lost_at
         self._recovering = None
 
     def _unavailable(self, kind: type[LogUnavailable] = LogUnavailable) -> LogUnavailable:

@@ -146,12 +146,22 @@ class RedisLog(RedisLeases):
         places: dict[int, list[int]] = {}
         for place, append in enumerate(batch):
             places.setdefault(self._buckets.number(append.stream_id), []).append(place)
-        calls = (self._append(number, [batch[place] for place in some]) for number, some in places.items())
+        calls = [self._append_if_there(number, [batch[place] for place in some]) for number, some in places.items()]
         results: list[AppendResult] = ["ok"] * len(batch)
-        for some, found in zip(places.values(), await gather(*calls), strict=True):
-            for place, result in zip(some, found, strict=True):
+        answers = await gather(*calls)
+        for some, found in zip(places.values(), answers, strict=True):
+            for place, result in zip(some, found or ["unavailable"] * len(some), strict=True):
                 results[place] = result
+        if answers and not any(answers):
+            raise LogUnavailable("The stream log does not answer.", retry_after_seconds=1)
         return results
+
+    async def _append_if_there(self, bucket: int, batch: Sequence[Append]) -> list[AppendResult] | None:
+        try:
+            return await self._append(bucket, batch)
+        except LogUnavailable as error:
+            log.debug("bucket unavailable", bucket=bucket, detail=error.detail or error.message)
+            return None
 
     def append_nowait(self, batch: Sequence[Append]) -> list[AppendResult] | None:  # noqa: ARG002
         """Redis is asked, and asking takes time."""

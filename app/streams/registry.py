@@ -259,8 +259,11 @@ class Streams:
             NotFound, LogUnavailable
         """
         _, state = await self._described(stream_id, principal)
+        live = self.live.get(stream_id)
+        produced = live.generation if live is not None else None
+        resumable = self.committer.available if produced is None else self.committer.logs(produced)
         last_id = None if state.last == START else format_id(stream_id, state.last)
-        return Status(stream_id, state.state, last_id, resumable=self.committer.available)
+        return Status(stream_id, state.state, last_id, resumable)
 
     def tidy(self, live: LiveStream) -> None:
         """Forget a stream that nobody reads and nobody fills here; the log remembers it."""

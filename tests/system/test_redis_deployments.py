@@ -9,7 +9,7 @@ from time import monotonic
 import pytest
 
 from app.errors import LogUnavailable, NotFound
-from app.streams.log import START, Cursor
+from app.streams.log import START, Append, Cursor
 from app.streams.redis_log import RedisLog
 from tests.contract.streams import DONE, begin, numbered, put, read_all, record, state, until, words
 from tests.support.redis import RedisCluster, SentinelGroup
@@ -93,8 +93,9 @@ async def test_a_lost_node_of_a_cluster_takes_its_streams_and_no_others() -> Non
                 with pytest.raises(LogUnavailable):
                     await put(log, one, 3, words(3, 1))
                 assert monotonic() - began < 1.0
+            batch = [Append(one, 1, Cursor(0, 3), words(3, 1)) for one in ids]
+            assert await log.append(batch) == ["unavailable" if one in gone else "ok" for one in ids]
             for one in kept:
-                assert await put(log, one, 3, words(3, 1)) == "ok"
                 assert len(await read_all(log, one)) == 3
             # Leases and reaping go on for what is left.
             await log.beat("w1")

@@ -107,6 +107,37 @@ async def test_a_reader_whose_waking_fails_takes_nothing_from_the_others(log: Me
     await until(lambda: committer.available)
 
 
+class PartlyAway(Away):
+    """A log of several servers, of which one is away: that of the streams named `a`."""
+
+    async def append(self, batch: Sequence[Append]) -> list[AppendResult]:
+        there = [append for append in batch if not (self.away and append.stream_id.startswith("a"))]
+        results = dict(zip((append.stream_id for append in there), super(Away, self).append_nowait(there), strict=True))
+        return [results.get(append.stream_id, "unavailable") for append in batch]
+
+
+async def test_a_lost_server_of_several_takes_the_ids_of_its_own_streams_and_of_no_others() -> None:
+    log = PartlyAway()
+    committer = Committer(log)
+    lost, kept = await generation(log, "a"), await generation(log, "b")
+    for number in range(1, 4):
+        committer.add(lost, Token(f"{number}"))
+        committer.add(kept, Token(f"{number}"))
+        await committer.flush()
+    assert [cursor for cursor, _ in kept.tail.entries] == [Cursor(0, 1), Cursor(0, 2), Cursor(0, 3)]
+    assert [cursor for cursor, _ in lost.tail.entries] == [None, None, None]
+    assert committer.available
+    assert (committer.logs(lost), committer.logs(kept)) == (False, True)
+    log.away = False
+    await until(lambda: committer.logs(lost))
+    committer.add(lost, DONE)
+    await committer.flush()
+    assert await log.read("a" * 24, START, 10) == [(Cursor(0, n), Token(f"{n}", index=n)) for n in (1, 2, 3)] + [
+        (Cursor(0, 4), DONE)
+    ]
+    assert [cursor for cursor, _ in lost.tail.entries] == [Cursor(0, number) for number in range(1, 5)]
+
+
 async def test_while_the_log_is_away_readers_get_events_without_ids_and_then_with() -> None:
     log = Away()
     committer = Committer(log)
