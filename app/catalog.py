@@ -18,6 +18,9 @@ from pydantic import (
     model_validator,
 )
 
+from app.issuers import Issuer
+from app.tiers import EXAMPLES, LEAST_TIER, Tier
+
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 # What is surely the name of a variable and not a key that was written in its place.
 VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]{0,63}")
@@ -137,11 +140,23 @@ class Model(BaseModel):
 
 
 class Catalog(BaseModel):
-    """All models by name; the first one answers requests that name none."""
+    """All models by name, of which the first answers requests that name none; tiers of callers; issuers of tokens."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     models: dict[str, Model] = Field(min_length=1)
+    tiers: dict[str, Tier] = EXAMPLES
+    issuers: list[Issuer] = []
+
+    @model_validator(mode="after")
+    def _tiers_are_there(self) -> "Catalog":
+        for name in (LEAST_TIER, *(issuer.tier for issuer in self.issuers)):
+            if name not in self.tiers:
+                raise ValueError(f"tiers: {name} is missing")
+        for what in ("name", "issuer"):
+            if len({getattr(issuer, what) for issuer in self.issuers}) < len(self.issuers):
+                raise ValueError(f"issuers: two have the same {what}")
+        return self
 
 
 # A simulated fault is there to be seen.

@@ -88,12 +88,49 @@ class Settings(BaseSettings):
     age_seconds_max: Seconds = _wait("age_seconds_max", "Longest life of a resumable connection, about.")
     drain_seconds: Seconds = _wait("drain_seconds", "Time that open streams get to finish when a worker stops.")
     drain_spread_seconds: Seconds = _wait("drain_spread_seconds", "Time over which a stopping worker's readers leave.")
+    api_keys_file: Path | None = Field(
+        None, description="YAML file with the hashes of API keys; read again when it changes."
+    )
+    api_keys_in_redis: bool = Field(
+        False, description="Look API keys up in the Redis of `SLUICE_LIMITS_STORE` that the file does not have."
+    )
+    users_file: Path | None = Field(
+        None, description="YAML file with users and their argon2 hashes, who get tokens for their passwords."
+    )
+    token_key_file: Path | None = Field(
+        None,
+        description="Secrets for the tokens that are issued here, one a line, the first signs; "
+        "by default one is made in the state folder. Machines that serve together need the same.",
+    )
+    token_seconds: Seconds = Field(900, description="How long a token that is issued here is good for.")
+    limits_store: str = Field(
+        "",
+        description="Where callers' limits are counted: memory://, lmdb:///folder, redis://…; "
+        "by default beside the stream log.",
+    )
+    trusted_proxies: str = Field(
+        "", description="Networks whose `X-Real-IP` is believed, besides NGINX on the Unix socket; with commas."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe level logged.")
 
     @property
     def stream_log_url(self) -> str:
         """Where the stream log is, also where nothing was said."""
         return self.stream_log or f"lmdb://{self.state_dir.absolute() / 'streams'}"
+
+    @property
+    def limits_store_url(self) -> str:
+        """Where limits are counted, also where nothing was said."""
+        if self.limits_store:
+            return self.limits_store
+        if self.stream_log_url.startswith("lmdb:"):
+            return f"lmdb://{self.state_dir.absolute() / 'limits'}"
+        return self.stream_log_url
+
+    @property
+    def token_key_path(self) -> Path:
+        """The file with the secrets of our own tokens, also where nothing was said."""
+        return self.token_key_file or self.state_dir.absolute() / "token.keys"
 
     def derived_waits(self) -> dict[str, float]:
         """Waits that follow from settings, so that one setting does not need another."""

@@ -26,9 +26,11 @@ OPENAI_STREAM = _example(OpenAIEncoder(f"chatcmpl-{_ID}", "simulator", 1_790_000
 ANTHROPIC_STREAM = _example(AnthropicEncoder(f"msg_{_ID}", "simulator"))
 _ERRORS = {
     400: "The request cannot be carried out.",
+    401: "No credentials, or none that are valid.",
     404: "There is no such model or stream.",
     413: "Larger than the server takes.",
     422: "Not what the schema says.",
+    429: "A limit of the caller's is reached; `Retry-After` says for how long.",
     502: "The upstream failed.",
     503: "The server takes nothing new just now.",
     504: "The upstream was silent for too long.",

@@ -54,9 +54,9 @@ class Quotas:
     def limiter(self) -> Limiter:
         return self._limiter
 
-    def tier(self, name: str) -> Tier:
-        """The tier's bounds."""
-        return self._tiers[name]
+    @property
+    def tiers(self) -> Mapping[str, Tier]:
+        return self._tiers
 
     def output_max(self, tier: Tier, asked: int | None) -> int | None:
         """How long an answer may be, in tokens.

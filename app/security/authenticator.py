@@ -66,8 +66,8 @@ class Authenticator:
             Unauthorized: nobody that is known, or what was shown is not valid.
             IdentityUnavailable: it cannot be found out just now.
         """
-        shown = _shown(scope)
         try:
+            shown = _shown(scope)
             if shown is not None:
                 return await self.principal(shown)
             if takes_ticket and (ticket := _ticket(scope)) is not None:
@@ -79,6 +79,17 @@ class Authenticator:
             set_headers(scope, [_CHALLENGE])
             raise Unauthorized("Credentials are needed: an API key or a token, as Authorization: Bearer.")
         return ANONYMOUS
+
+    async def identify_any(self, scope: Scope) -> Principal | None:
+        """Who asks; None where nothing was shown and something would have to be.
+
+        Raises:
+            Unauthorized: what was shown is not valid.
+            IdentityUnavailable: it cannot be found out just now.
+        """
+        if self.required and _shown(scope) is None:
+            return None
+        return await self.identify(scope)
 
     async def principal(self, credential: str) -> Principal:
         """Whose key or token it is.
