@@ -123,6 +123,16 @@ def test_without_any_worker_openai_s_surface_gets_its_503() -> None:
         assert error["message"]
 
 
+def test_without_any_worker_anthropic_s_surface_gets_its_503() -> None:
+    with Edge(None) as edge:
+        status, headers, body = ask(edge, "POST", "/v1/messages", b"{}")
+        assert (status, headers["Retry-After"]) == (503, "1")
+        said = json.loads(body)
+        assert (said["type"], said["error"]["type"]) == ("error", "overloaded_error")
+        assert said["error"]["details"] == {"error_code": "unavailable"}
+        assert said["request_id"] == headers["Request-Id"] == headers["X-Request-ID"]
+
+
 @pytest.mark.parametrize("status", ["404 Not Found", "429 Too Many Requests", "502 Bad Gateway", "503 Unavailable"])
 def test_the_app_s_own_errors_pass_untouched(status: str) -> None:
     def fail(exchange: Exchange) -> bool:
@@ -144,6 +154,9 @@ def test_a_body_that_is_too_large_is_said_in_the_surface_s_shape() -> None:
         status, _, body = send(edge, head % b"/v1/chat/completions")
         assert status == 413
         assert json.loads(body)["error"]["type"] == "invalid_request_error"
+        status, _, body = send(edge, head % b"/v1/messages")
+        assert status == 413
+        assert json.loads(body)["error"]["type"] == "request_too_large"
         assert edge.requests == []
 
 

@@ -17,7 +17,7 @@ from tests.support.nginx_conf import Directive, load
 HOME = Path(__file__).resolve().parents[2]
 NOBODY = 65_534
 
-STREAMS = ["/api", "/v1", "/api/v1/ws/"]
+STREAMS = ["/api", "/v1", "/api/v1/ws/", "/v1/messages"]
 WHOLE = ["/", "/livez", "/readyz"]
 
 
@@ -142,9 +142,10 @@ def test_a_whole_answer_never_fills_the_disk(locations: dict[str, Directive], pa
 @pytest.mark.parametrize("path", [*STREAMS, *WHOLE])
 def test_a_worker_that_is_gone_is_a_503_in_the_surface_s_shape(locations: dict[str, Directive], path: str) -> None:
     # The native page is chosen by a map, which has another one for a browser's EventSource.
-    page = ["=503", "@error_openai"] if path.startswith("/v1") else ["=", "$sluice_unavailable_page"]
+    named = {"/v1": "@error_openai", "/v1/messages": "@error_anthropic"}
+    page = ["=503", named[path]] if path in named else ["=", "$sluice_unavailable_page"]
     assert ["502", "503", "504", *page] in locations[path].all("error_page")
-    assert {"@error_native", "@error_openai", "@unavailable", "@unavailable_events"} <= locations.keys()
+    assert {"@error_native", *named.values(), "@unavailable", "@unavailable_events"} <= locations.keys()
 
 
 def test_nothing_is_compressed_anywhere(http: Directive) -> None:
