@@ -33,6 +33,31 @@ _PRIVATE = re.compile(
 _TRACEBACK = re.compile(r"Traceback \(most recent|\bFile \"[^\"]+\", line \d+|\bat \S+\(\S+:\d+\)")
 
 
+# What upstreams call the two refusals that are about the request and nothing else: whoever else is asked would be asked
+# to do what was refused. Their callers know the codes that OpenAI gives them.
+_REFUSALS = {
+    "content_filter": "content_filter",
+    "content_policy_violation": "content_filter",
+    "responsibleaipolicyviolation": "content_filter",
+    "moderation_blocked": "content_filter",
+    "context_length_exceeded": "context_length_exceeded",
+    "exceed_context_size_error": "context_length_exceeded",
+    "model_context_window_exceeded": "context_length_exceeded",
+}
+_TOO_LONG = re.compile(r"maximum context length|prompt is too long|exceeds? the (?:model's )?context", re.IGNORECASE)
+# Of errors inside a stream, which have no status but the one that their names stand for.
+_STATUSES = {
+    "invalid_request_error": 400,
+    "authentication_error": 401,
+    "permission_error": 403,
+    "not_found_error": 404,
+    "request_too_large": 413,
+    "rate_limit_error": 429,
+    "insufficient_quota": 429,
+    "overloaded_error": 503,
+}
+
+
 class Rejections:
     """Makes the errors of one upstream.
 
@@ -48,16 +73,19 @@ class Rejections:
 
     def of_answer(self, status: int, headers: Mapping[str, str], body: bytes) -> UpstreamRejected:
         """Of an answer with an error status."""
-        message = _message(_parse(body))
-        return self._rejected(status, message, body, retry_after_seconds(headers))
+        parsed = _parse(body)
+        return self._rejected(status, parsed, body, retry_after_seconds(headers))
 
     def of_event(self, data: bytes) -> UpstreamRejected:
         """Of an error inside a stream, or of one that came with a status of success."""
         parsed = _parse(data)
-        return self._rejected(_status(parsed) or 502, _message(parsed), data, None)
+        return self._rejected(_status(parsed) or 502, parsed, data, None)
 
-    def _rejected(self, status: int, message: str, raw: bytes, retry_after: int | None) -> UpstreamRejected:
-        safe = self._safe(message)
+    def _rejected(self, status: int, parsed: Any, raw: bytes, retry_after: int | None) -> UpstreamRejected:
+        refusal = _refusal(parsed, status)
+        if refusal is not None and not 400 <= status < 500:
+            status = 400  # it is the request that has to change, whatever the upstream made of it
+        safe = self._safe(_message(parsed))
         # About 401 and 403 the upstream speaks of the operator's key and account, which are no business of a caller.
         if not safe or status in {401, 403}:
             safe = f"The upstream answered with status {status}."
@@ -65,7 +93,9 @@ class Rejections:
         detail = f"{self._host}: {status}: {shown}"
         if self._key:
             detail = detail.replace(self._key, HIDDEN)
-        return UpstreamRejected(status, safe, detail=detail, retry_after_seconds=retry_after)
+        error = UpstreamRejected(status, safe, detail=detail, retry_after_seconds=retry_after)
+        error.code = refusal or error.code
+        return error
 
     def _safe(self, message: str) -> str:
         message = message[:RAW_CHARS_MAX]
@@ -113,8 +143,28 @@ def _message(error: Any) -> str:
     return error if isinstance(error, str) else ""
 
 
+def _refusal(error: Any, status: int) -> str | None:
+    """The code of a refusal that no other upstream could mend."""
+    for name in _names(error):
+        if name in _REFUSALS:
+            return _REFUSALS[name]
+    # Servers of open models only say it in words.
+    if status != 429 and _TOO_LONG.search(_message(error)[:RAW_CHARS_MAX]):
+        return "context_length_exceeded"
+    return None
+
+
+def _names(error: Any) -> list[str]:
+    """What the error calls itself, in its own words and in those of whoever it was passed on from."""
+    if not isinstance(error, dict):
+        return []
+    inner = error.get("innererror")
+    values = [error.get("code"), error.get("type"), inner.get("code") if isinstance(inner, dict) else None]
+    return [value.lower() for value in values if isinstance(value, str)]
+
+
 def _status(error: Any) -> int | None:
-    """An HTTP status among the error's fields; codes such as `rate_limit_exceeded` are none."""
+    """An HTTP status among the error's fields, or the one that its names stand for."""
     if not isinstance(error, dict):
         return None
     for name in ("status", "status_code", "code"):
@@ -123,4 +173,4 @@ def _status(error: Any) -> int | None:
             value = int(value)
         if isinstance(value, int) and 400 <= value <= 599:
             return value
-    return None
+    return next((_STATUSES[name] for name in _names(error) if name in _STATUSES), None)

@@ -225,8 +225,16 @@ class Attempts:
             UpstreamError: that is the end.
         """
         if isinstance(error, UpstreamError):
+            refused = not judge(error).elsewhere and not self._delivered
+            if refused and way == "continue":
+                # It takes no begun message, whatever the operator thought; that is no failure of it.
+                log.warning("upstream does not continue", upstream=attempt.target.name, detail=error.detail)
+                self._course.forgive(attempt.target)
+                self._ways = tuple(other for other in self._ways if other != way)
+                return
             self._failed(attempt, error, way)
-            if self._refused(attempt, error, way):
+            # Of an answer that was under way it has to be told why it broke off, not that it could not be mended.
+            if not judge(error).elsewhere and (self._delivered or not self._said.anything):
                 raise error
         elif isinstance(error, Differs):
             log.info("upstream says something else", stream=self._bill.stream_id, upstream=attempt.target.name, way=way)
@@ -253,19 +261,6 @@ class Attempts:
             self._failure, self._ways = error, self._route.ways
         elif not self._said.anything and not (isinstance(error, UpstreamUnavailable) and self._failure):
             self._failure = error
-
-    def _refused(self, attempt: Attempt, error: UpstreamError, way: Way) -> bool:
-        """Whether the request itself was refused, and the refusal is what its caller has to get."""
-        if judge(error).elsewhere:
-            return False
-        if self._said.anything and not self._delivered:
-            # The answer was under way: what has to be told is why it broke off, not that it could not be mended.
-            if way == "continue":
-                self._ways = tuple(other for other in self._ways if other != way)
-            else:
-                self._course.bar(attempt.target)
-            return False
-        return True
 
 
 def _can_continue(target: Target) -> bool:

@@ -61,6 +61,10 @@ class Course:
         wait = (retry_after_seconds or 0.0) + random.uniform(0, bound)  # noqa: S311
         self._ready_at[target] = monotonic() + wait
 
+    def forgive(self, target: Target) -> None:
+        """What it was asked it could not know."""
+        self._tries[target] -= 1
+
     def bar(self, target: Target) -> None:
         """Ask it no more."""
         self._barred.add(target)

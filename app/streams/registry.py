@@ -277,6 +277,8 @@ class Streams:
         return found
 
     def _ended(self, account: Account) -> None:
+        # The line is the stream's, which any number of requests may have read.
+        structlog.contextvars.unbind_contextvars("request_id")
         log.info("generation", **account.fields())
         if self.account is not None:
             self.account(account)

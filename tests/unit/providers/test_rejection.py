@@ -97,6 +97,8 @@ def test_a_long_message_is_cut() -> None:
         ({"code": "429"}, 429),
         ({"status": 503, "code": "overloaded"}, 503),
         ({"status_code": 400}, 400),
+        ({"type": "invalid_request_error"}, 400),
+        ({"type": "overloaded_error"}, 503),
         ({"code": "rate_limit_exceeded"}, 502),
         ({"code": 200}, 502),
         ({"code": 1200}, 502),
@@ -134,3 +136,30 @@ def test_when_to_ask_again_is_taken_over_within_bounds(headers: dict[str, str], 
 def test_a_date_to_ask_again_becomes_seconds() -> None:
     when = format_datetime(datetime.now(UTC) + timedelta(seconds=30), usegmt=True)
     assert retry_after_seconds(CIMultiDict({"Retry-After": when})) in {29, 30}
+
+
+@pytest.mark.parametrize(
+    ("status", "fields", "code"),
+    [
+        (400, {"code": "context_length_exceeded"}, "context_length_exceeded"),
+        (500, {"type": "exceed_context_size_error"}, "context_length_exceeded"),
+        (400, {"message": "This model's maximum context length is 4096 tokens."}, "context_length_exceeded"),
+        (400, {"type": "invalid_request_error", "message": "prompt is too long: 2 > 1"}, "context_length_exceeded"),
+        (400, {"code": "content_filter"}, "content_filter"),
+        (400, {"code": 400, "innererror": {"code": "ResponsibleAIPolicyViolation"}}, "content_filter"),
+        (403, {"code": "content_policy_violation"}, "content_filter"),
+        (429, {"message": "tokens a minute exceed the context"}, "upstream_rate_limited"),
+        (400, {"code": "bad"}, "upstream_rejected"),
+    ],
+)
+def test_a_refusal_of_the_request_itself_has_a_code_of_its_own(
+    status: int, fields: dict[str, object], code: str
+) -> None:
+    """And a status of the caller's making, also inside a stream, where nothing but its name says so."""
+    raw = json.dumps({"error": {"message": "No.", **fields}}).encode()
+    answered = REJECTIONS.of_answer(status, {}, raw)
+    assert answered.code == code
+    assert 400 <= answered.status < 500
+    if code in {"context_length_exceeded", "content_filter"} and "code" not in fields:
+        assert REJECTIONS.of_event(raw).code == code
+        assert not REJECTIONS.of_event(raw).as_event().retryable

@@ -428,7 +428,8 @@ async def test_the_access_log_is_told_how_a_stream_ended(
     peer = await answered(here, Peer(), 0.02, *steps)
     stream_id = peer.headers["x-stream-id"]
     ttft = peer.note.pop("ttft_ms", None)
-    assert peer.note == {"stream_id": stream_id, "model": "m0", "outcome": outcome, "tokens": counted}
+    usage = {"input_tokens": 3, "output_tokens": 5} if outcome == "completed" else {}
+    assert peer.note == {"stream_id": stream_id, "model": "m0", "outcome": outcome, "tokens": counted} | usage
     assert (ttft is not None) == (counted > 0)
     assert ttft is None or 15 <= ttft < 2000
 
