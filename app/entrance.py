@@ -84,6 +84,20 @@ def read_credentials(settings: Settings, catalog: Catalog) -> Credentials:
     return Credentials(keys, users, own, tuple(issuers))
 
 
+_adopted: Credentials | None = None
+
+
+def adopt_credentials(credentials: Credentials) -> None:
+    """Have this process, and those that it forks, begin with these, whatever becomes of the files."""
+    global _adopted  # noqa: PLW0603 - what a master hands to its workers has no other way through a fork
+    _adopted = credentials
+
+
+def adopted_credentials() -> Credentials | None:
+    """What was adopted, if anything was."""
+    return _adopted
+
+
 class Entrance:
     """What one worker has of it, from `open` to `aclose`."""
 
@@ -103,6 +117,8 @@ class Entrance:
             LogUnavailable: the store of limits cannot be opened.
         """
         settings, catalog, credentials = self._settings, self._catalog, self._credentials
+        # What a master has read may be old by now.
+        await asyncio.gather(*(file.look() for file in credentials.files))
         store: Counters = await open_counters(settings.limits_store_url)
         self.limiter = Limiter(store, settings.derived_waits()["beat_seconds"])
         self._redis_keys: RedisKeys | None = None

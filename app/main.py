@@ -9,10 +9,11 @@ import structlog
 from fastapi import FastAPI
 from gunicorn.arbiter import Arbiter
 
-from app.api import anthropic, docs, errors, health, native, openai, playground
+from app.api import anthropic, auth, docs, errors, health, native, openai, playground
 from app.api import streams as streams_api
 from app.api.context import Context
 from app.catalog import adopted, load_catalog
+from app.entrance import Entrance, adopted_credentials, read_credentials
 from app.errors import LogUnavailable, ModelNotFound
 from app.middleware.access_log import AccessLogMiddleware
 from app.middleware.errors import ErrorsMiddleware
@@ -45,6 +46,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     configure_logging(settings.log_level)
     # Under Gunicorn the master has read the file: a worker that is born between two reloads must not read another one.
     catalog = adopted() or load_catalog(settings.config)
+    credentials = adopted_credentials() or read_credentials(settings, catalog)
     routes = routes_of(catalog, queue_seconds_max=settings.heartbeat_seconds / 2)
 
     @asynccontextmanager
@@ -61,6 +63,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             degrade=settings.without_log == "degrade",
             pod_draining=lambda: identity.pod.draining,
         )
+        entrance = await _open_entrance(Entrance(settings, catalog, credentials), streams)
+        app.state.access = entrance.access
         follower = Follower(streams, settings.lease_seconds)
         streams.follow = follower.follow
         streams.unread = Unread(streams, settings.lease_seconds).decide
@@ -75,6 +79,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         await drain.finish()
         keeping.cancel()
         await streams.committer.aclose()
+        await entrance.aclose()
         for route in routes.values():
             await route.aclose()
         await backend.aclose()
@@ -87,8 +92,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         docs_url=None,
         redoc_url=None,
     )
-    for surface in (openai, anthropic, native, streams_api, health, docs, playground):
+    for surface in (openai, anthropic, native, streams_api, auth, health, docs, playground):
         app.include_router(surface.router)
+    app.include_router(auth.public)
     docs.mount_assets(app)
     errors.install(app)
     # The one added last is the outermost.
@@ -106,6 +112,18 @@ async def _open_log(url: str, settings: Settings) -> Backend:
     except LogUnavailable as error:
         # One line that says why, instead of Uvicorn's traceback; Gunicorn stops when a worker cannot start.
         log.critical("cannot open the stream log", reason=error.message, detail=error.detail)
+        raise SystemExit(Arbiter.WORKER_BOOT_ERROR) from None
+
+
+async def _open_entrance(entrance: Entrance, streams: Streams) -> Entrance:
+    def held() -> list[tuple[str, str]]:
+        grants = [live.record.grant for live in streams.owned]
+        return [(grant.account, grant.slot) for grant in grants if grant is not None and grant.slot]
+
+    try:
+        return await entrance.open(held)
+    except LogUnavailable as error:
+        log.critical("cannot open the store of limits", reason=error.message, detail=error.detail)
         raise SystemExit(Arbiter.WORKER_BOOT_ERROR) from None
 
 

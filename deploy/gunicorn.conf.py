@@ -5,6 +5,7 @@ import sys
 import structlog
 
 from app.catalog import CatalogError, adopt, adopted, load_catalog
+from app.entrance import adopt_credentials, adopted_credentials, read_credentials
 from app.observability.logging import GunicornLogger
 from app.pod import Pod
 from app.settings import SettingsError, load_settings
@@ -20,6 +21,13 @@ except (SettingsError, CatalogError) as error:
     if not isinstance(error, CatalogError) or adopted() is None:
         sys.exit(f"sluice: {error}")
     structlog.get_logger("sluice").error("models file refused, the one before it stays in force", reason=str(error))
+
+try:
+    adopt_credentials(read_credentials(settings, adopted() or load_catalog(settings.config)))
+except SettingsError as error:
+    if adopted_credentials() is None:
+        sys.exit(f"sluice: {error}")
+    structlog.get_logger("sluice").error("credentials refused, those before them stay in force", reason=str(error))
 
 wsgi_app = "app.main:create_app()"
 worker_class = SluiceWorker

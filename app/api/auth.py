@@ -4,14 +4,14 @@ import base64
 import binascii
 import secrets
 from hashlib import sha256
-from typing import Annotated, Any, Literal
+from typing import Any
 from urllib.parse import parse_qsl, unquote_plus
 
 from fastapi import APIRouter, Depends, Request
-from pydantic import BaseModel, Field
 from starlette.responses import JSONResponse, Response
 
 from app.api.access import Access, Guarded, Known, access, by_address, counted
+from app.api.auth_schemas import IdentityAnswer, TicketAnswer, TicketBody, TokenAnswer, TokenRefusal
 from app.api.context import Ctx
 from app.api.openapi import Responses, native_errors
 from app.limits.account import Limit
@@ -19,7 +19,6 @@ from app.limits.declared import declared, tier_rates
 from app.security.authenticator import ANONYMOUS
 from app.security.principal import Opening, Principal
 from app.security.tickets import OPEN_SECONDS_MAX
-from app.tiers import Tier
 
 public = APIRouter(prefix="/api/v1/auth", tags=["auth"])
 router = APIRouter(prefix="/api/v1", tags=["auth"], route_class=Guarded)
@@ -51,48 +50,6 @@ _FORM = {
         },
     }
 }
-
-
-class TokenAnswer(BaseModel):
-    """A token."""
-
-    access_token: str = Field(examples=["eyJhbGciOi…"])
-    token_type: Literal["Bearer"] = "Bearer"  # noqa: S105 - the name of a kind of token
-    expires_in: int = Field(description="Seconds.", examples=[900])
-
-
-class TokenRefusal(BaseModel):
-    """Why there is no token, in OAuth's words."""
-
-    error: str = Field(examples=["invalid_client"])
-    error_description: str
-
-
-class StatusAnswer(BaseModel):
-    """Who asks."""
-
-    authenticated: bool
-    required: bool = Field(description="Whether requests without credentials are refused.")
-    principal: str | None = Field(examples=["key:acme"])
-    tier: str | None = Field(examples=["pro"])
-    expires_at: int | None = Field(description="When what was shown is no longer valid, Unix time; null for never.")
-    limits: Tier | None = Field(description="What the tier may use; null for whatever it likes.")
-
-
-class TicketBody(BaseModel):
-    """What a ticket is to open."""
-
-    scope: Annotated[str, Field(max_length=120, examples=["create"])] = Field(
-        description="`create` one stream, read `stream:<id>`, or join `conversation:<id>`.",
-        pattern=r"^(create|stream:[0-9A-Za-z_-]{22,40}|conversation:[A-Za-z0-9._-]{1,64})$",
-    )
-
-
-class TicketAnswer(BaseModel):
-    """A ticket, to be put into an address as `?ticket=`."""
-
-    ticket: str
-    expires_in_seconds: int = Field(description="To open something with it.", examples=[60])
 
 
 _REFUSALS: Responses = {
@@ -143,13 +100,13 @@ async def token(request: Request) -> Response:
 
 
 @public.get("/status", responses=native_errors(401, 503))
-async def status(request: Request, response: Response) -> StatusAnswer:
+async def status(request: Request, response: Response) -> IdentityAnswer:
     """Who asks, as far as this server knows."""
     authenticator = access(request).authenticator
     response.headers["Cache-Control"] = "no-store"
     known = await authenticator.identify_any(request.scope)
     if known is None or known is ANONYMOUS:
-        return StatusAnswer(
+        return IdentityAnswer(
             authenticated=False,
             required=authenticator.required,
             principal=None if known is None else known.account,
@@ -157,7 +114,7 @@ async def status(request: Request, response: Response) -> StatusAnswer:
             expires_at=None,
             limits=None,
         )
-    return StatusAnswer(
+    return IdentityAnswer(
         authenticated=True,
         required=authenticator.required,
         principal=known.account,

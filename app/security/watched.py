@@ -36,28 +36,33 @@ class Watched(Generic[T]):
         self._path = path
         self._parse = parse
         self._seen: tuple[int, ...] = ()
+        self._refused = ""
         self.changes = 0
-        """How often it changed; what was concluded from an earlier value may be wrong."""
+        """How often it was read again."""
         self.value = self._read()
 
     async def run(self) -> None:
-        """Look again and again. A file that is broken or gone changes nothing: half of it must lock nobody out."""
-        refused = ""
+        """Look again and again."""
         while True:
             await asyncio.sleep(LOOK_SECONDS)
-            try:
-                # On a thread: the file may be on a network's file system.
-                if await asyncio.to_thread(self._stamp) == self._seen:
-                    continue
-                self.value = await asyncio.to_thread(self._read)
-            except (CredentialsError, OSError) as error:
-                if str(error) != refused:
-                    log.error("credentials are not read again", reason=str(error))
-                refused = str(error)
-                continue
-            self.changes += 1
-            refused = ""
-            log.info("credentials read again", path=str(self._path))
+            await self.look()
+
+    async def look(self) -> None:
+        """Read the file if it has changed. One that is broken or gone changes nothing: half of a file must lock nobody
+        out."""
+        try:
+            # On a thread: the file may be on a network's file system.
+            if await asyncio.to_thread(self._stamp) == self._seen:
+                return
+            self.value = await asyncio.to_thread(self._read)
+        except (CredentialsError, OSError) as error:
+            if str(error) != self._refused:
+                log.error("credentials are not read again", reason=str(error))
+            self._refused = str(error)
+            return
+        self.changes += 1
+        self._refused = ""
+        log.info("credentials read again", path=str(self._path))
 
     def _read(self) -> T:
         try:

@@ -2,6 +2,8 @@
 
 from typing import Any, NamedTuple
 
+from app.streams.grant import Grant
+
 
 class Account(NamedTuple):
     """Of one generation on one worker.
@@ -11,6 +13,7 @@ class Account(NamedTuple):
         upstream: who was asked last; None when nobody was.
         input_tokens, output_tokens: of all attempts, by the upstreams' count where they say, else by ours.
         cost: of the same; None where no price is configured.
+        grant: what the stream took of its principal's account.
         first_token_seconds: None when there was none.
     """
 
@@ -26,6 +29,7 @@ class Account(NamedTuple):
     cost: float | None
     first_token_seconds: float | None
     seconds: float
+    grant: Grant | None = None
 
     def fields(self) -> dict[str, Any]:
         """For the log."""

@@ -73,12 +73,16 @@ class Driver:
 
     async def _drive(self, generation: Generation, attempts: Attempts) -> Done:
         bytes_left = self._stream_bytes_max - len(generation.said)
+        tokens_left = _tokens_left(generation)
         async with aclosing(attempts.events()) as events:
             async for event in events:
                 if type(event) is Token:
                     bytes_left -= len(event.text)
                     if bytes_left < 0:
                         raise LimitExceeded(f"The stream reached its {self._stream_bytes_max} bytes.")
+                    if tokens_left == 0:
+                        raise LimitExceeded("The stream used up the tokens that its caller has left.")
+                    tokens_left -= 1
                 elif type(event) is Done:
                     duration_ms = round((monotonic() - generation.started) * 1000)
                     return Done(event.finish_reason, event.usage, duration_ms, event.cost)
@@ -92,6 +96,14 @@ def _is_cancelled() -> bool:
     """Whether somebody asked this very task to stop."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
+
+
+def _tokens_left(generation: Generation) -> int:
+    """How many more its caller has been given; below 0 for any number."""
+    grant = generation.record.grant
+    if grant is None or grant.output_tokens_max == 0:
+        return -1
+    return max(0, grant.output_tokens_max - generation.content_tokens)
 
 
 def _account(generation: Generation, bill: Bill) -> Account:
@@ -111,4 +123,5 @@ def _account(generation: Generation, bill: Bill) -> Account:
         cost=bill.cost,
         first_token_seconds=generation.first_token_seconds,
         seconds=monotonic() - generation.started,
+        grant=record.grant,
     )

@@ -15,6 +15,7 @@ import msgspec
 from app.errors import CursorGone, InvalidCursor
 from app.events import Event
 from app.providers.base import GenerationRequest
+from app.streams.grant import Grant
 
 LEASE_SECONDS = 5.0
 STREAM_ID = re.compile(r"[0-9A-Za-z_-]{22,40}")
@@ -75,7 +76,8 @@ def check_contiguous(after: Cursor, found: Sequence[tuple[Cursor, Event]]) -> No
 class StreamRecord(msgspec.Struct, frozen=True):
     """What never changes about a stream; it outlives the producer, who may have to be replaced.
 
-    `idempotency` is a hash of principal and key, empty without a key; `body_hash` tells one body from another.
+    `idempotency` is a hash of principal and key, empty without a key; `body_hash` tells one body from another. `grant`
+    is what it took of its principal's account.
     """
 
     stream_id: str
@@ -87,6 +89,7 @@ class StreamRecord(msgspec.Struct, frozen=True):
     created_unix: int
     idempotency: str = ""
     body_hash: str = ""
+    grant: Grant | None = None
 
 
 class StreamState(msgspec.Struct, frozen=True):

@@ -1,10 +1,12 @@
 """The native routes: who gets a stream and who a document, and what both say."""
 
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
 import pytest
 
+from tests.support.api_keys import ApiKeys
 from tests.support.server import AppServer, HTTPAnswer
 from tests.support.sse import decode
 
@@ -131,8 +133,10 @@ def test_a_failure_behind_the_first_token_is_the_streams_last_event(server: AppS
     assert [frame.event for frame in decode(answer.body)] == ["token", "token", "error"]
 
 
-def test_production_takes_no_wishes_for_the_simulator() -> None:
-    with AppServer(SLUICE_ENVIRONMENT="production", WORKERS="1") as server:
-        answer = ask(server)
+def test_production_takes_no_wishes_for_the_simulator(tmp_path: Path) -> None:
+    keys = ApiKeys(tmp_path, acme="pro")
+    with AppServer(SLUICE_ENVIRONMENT="production", WORKERS="1", **keys.environment) as server:
+        answer = server.post("/api/v1/generate", {"prompt": "Say it.", "simulator": {"seed": 1}}, keys.headers("acme"))
         assert (answer.status, answer.json["error"]["code"]) == (400, "invalid_request")
-        assert server.post("/api/v1/generate", {"prompt": "Say it.", "max_tokens": 1}).status == 200
+        body = {"prompt": "Say it.", "max_tokens": 1}
+        assert server.post("/api/v1/generate", body, keys.headers("acme")).status == 200

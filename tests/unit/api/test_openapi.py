@@ -20,6 +20,8 @@ STREAMING = {
     ("get", "/api/v1/streams/{stream_id}"),
     ("post", "/v1/chat/completions"),
 }
+# OAuth has a shape of its own for errors.
+TOKEN_PATH = "/api/v1/auth/token"
 ALWAYS_STREAMING = {("get", "/api/v1/stream"), ("get", "/api/v1/streams/{stream_id}")}
 
 
@@ -62,7 +64,7 @@ def test_every_error_is_declared_in_its_surfaces_shape(api: dict[str, Any]) -> N
     for method, path, operation in operations(api):
         for status, answer in operation["responses"].items():
             for content in answer.get("content", {}).values():
-                if status >= "400":
+                if status >= "400" and path != TOKEN_PATH:
                     expected = "OpenAIErrorAnswer" if path.startswith("/v1/") else "ErrorAnswer"
                     assert content["schema"]["$ref"].endswith(f"/{expected}"), (method, path, status)
 
