@@ -5,106 +5,18 @@ have said can be told apart.
 """
 
 import asyncio
-import secrets
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
 
-from app.errors import CursorGone
-from app.events import Done, Token, Usage
-from app.providers.base import GenerationRequest
-from app.routing.route import Route
 from app.streams.committer import Committer
-from app.streams.follower import Follower
 from app.streams.generation import Generation
-from app.streams.log import START, Append, AppendResult, Backend, Cursor, StreamRecord, parse_id
+from app.streams.log import Append, AppendResult, Cursor
 from app.streams.memory_log import MemoryLog, _Stream
-from app.streams.registry import Streams
-from app.streams.sse import NativeEncoder
 from tests.support.asgi import no_tasks_left, until
-from tests.support.journal import Journal, parse_frame
-from tests.support.providers import REQUEST
-
-PRINCIPAL = "anonymous"
-TOKENS = 9
-LEASE_SECONDS = 0.5
-
-
-class Talker:
-    """Says `<name><n> ` for n from where the text so far ends; waits at a token until it may go on."""
-
-    def __init__(self, name: str, wait_at: int = 0) -> None:
-        self.name = name
-        self.wait_at = wait_at
-        self.go_on = asyncio.Event()
-        self.started = 0
-        self.closed = 0
-
-    async def generate(self, request: GenerationRequest) -> AsyncGenerator[Token | Done, None]:
-        self.started += 1
-        try:
-            for number in range(len(request.prefix.split()) + 1, TOKENS + 1):
-                if number == self.wait_at:
-                    await self.go_on.wait()
-                await asyncio.sleep(0.02)
-                yield Token(f"{self.name}{number} ")
-            yield Done("stop", Usage())
-        finally:
-            self.closed += 1
-
-    async def aclose(self) -> None:
-        """Nothing is held."""
-
-
-class Side:
-    """One worker, and what its upstream says."""
-
-    def __init__(self, name: str, backend: Backend, wait_at: int = 0) -> None:
-        self.talker = Talker(name, wait_at)
-        route = Route.to(self.talker, "continue")
-        self.streams = Streams(backend, name, lambda _: route, 60, 1 << 20, degrade=False, pod_draining=lambda: False)
-        self.streams.follow = Follower(self.streams, LEASE_SECONDS).follow
-
-    async def open(self) -> str:
-        """Begin a stream."""
-        name = secrets.token_urlsafe(18)
-        record = StreamRecord(name, PRINCIPAL, "native", REQUEST, "finish", 1.0, 1_790_000_000)
-        return (await self.streams.open(record)).stream_id
-
-    async def read(self, journal: Journal, tokens: int = TOKENS + 1, seconds: float = 4.0) -> None:
-        """As a client that comes with its last id, until it has so many tokens, or the end, or no patience."""
-        after = parse_id(journal.last_id)[1] if journal.last_id else START
-        encoder = NativeEncoder(journal.stream_id, "m")
-        news = asyncio.Event()
-        try:
-            reader = await self.streams.attach(journal.stream_id, PRINCIPAL, after)
-        except CursorGone:
-            journal.wrong("the id of an event that was delivered is not in the log")
-            return
-        journal.begin()
-        reader.follow(news.set)
-        try:
-            async with asyncio.timeout(seconds):
-                while journal.end is None and len(journal.tokens) < tokens:
-                    news.clear()
-                    for cursor, event in await reader.take():
-                        frame = parse_frame(encoder.encode(cursor, event).rstrip())
-                        assert frame is not None
-                        journal.see(frame)
-                    if journal.end is None and len(journal.tokens) < tokens:
-                        await news.wait()
-        except TimeoutError:
-            journal.wrong(f"silence behind {journal.tokens}")
-        finally:
-            self.streams.detach(reader)
-
-    async def stop(self) -> None:
-        """Let go of everything, without a word to the log."""
-        for live in self.streams.owned:
-            assert live.generation is not None
-            live.generation.stop()
-        await until(lambda: self.talker.closed == self.talker.started)
+from tests.support.journal import Journal
+from tests.support.side import LEASE_SECONDS, Side
 
 
 @asynccontextmanager
