@@ -48,15 +48,15 @@ def note(scope: Scope) -> dict[str, Any]:
     return fields
 
 
-def set_headers(scope: Scope, headers: Headers) -> None:
-    """Have the answer carry these besides its own, whichever it becomes."""
-    scope["sluice.headers"] = headers
-
-
 def own_headers(scope: Scope) -> Headers:
-    """What `set_headers` left."""
-    headers: Headers = scope.get("sluice.headers", [])
+    """Headers that the answer will carry besides its own, whichever it becomes."""
+    headers: Headers = scope.setdefault("sluice.headers", [])
     return headers
+
+
+def set_headers(scope: Scope, headers: Headers) -> None:
+    """Say what `own_headers` are."""
+    own_headers(scope)[:] = headers
 
 
 def set_wire(scope: Scope, connection: Wire) -> None:

@@ -1,4 +1,4 @@
-"""Names every request: the caller's `X-Request-ID` where it is harmless, else one of ours; echoed in the answer."""
+"""Names every request, by the caller's `X-Request-ID` where it is harmless, and adds what all answers carry."""
 
 import re
 import uuid
@@ -6,7 +6,7 @@ import uuid
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.scope import set_request_id
+from app.scope import own_headers, set_request_id
 
 # What goes into logs, headers and JSON verbatim must not be able to forge a field or end a line.
 _HARMLESS = re.compile(rb"[A-Za-z0-9._-]{1,64}")
@@ -31,10 +31,12 @@ class RequestIdMiddleware:
         named = [(b"x-request-id", identity.encode())]
         if scope["path"].startswith("/v1/messages"):
             named.append((b"request-id", identity.encode()))  # where Anthropic's SDK looks for it
+        # Added here and not where they are found out: the answer may be anybody's, a route's, an error's, a stream's.
+        more = own_headers(scope)
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", ()), *named]
+                message["headers"] = [*message.get("headers", ()), *named, *more]
             await send(message)
 
         await self._app(scope, receive, send_with_id)
