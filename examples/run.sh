@@ -26,6 +26,7 @@ try() { # NAME COMMAND...: what a failed example has said is shown below its lin
 
 try python/stream.py "$python" python/stream.py
 try python/openai_sdk.py "$python" python/openai_sdk.py
+try python/anthropic_sdk.py "$python" python/anthropic_sdk.py
 try javascript/stream.mjs node javascript/stream.mjs
 try javascript/eventsource.html bash javascript/eventsource.sh
 try "curl/stream.sh native" bash curl/stream.sh native "Why is the sky blue?"

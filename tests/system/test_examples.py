@@ -27,6 +27,7 @@ PROMPT = 'What is "niño" & <why> + 50 %?'
 COMMANDS = {
     "python": [sys.executable, "python/stream.py"],
     "openai SDK": [sys.executable, "python/openai_sdk.py"],
+    "anthropic SDK": [sys.executable, "python/anthropic_sdk.py"],
     "node": ["node", "javascript/stream.mjs"],
     "EventSource": ["bash", "javascript/eventsource.sh"],
     "curl native": ["bash", "curl/stream.sh", "native"],
@@ -101,6 +102,7 @@ def test_the_script_runs_every_example_and_says_so(chain: Chain) -> None:
     assert done.stdout.splitlines() == [
         "python/stream.py ok",
         "python/openai_sdk.py ok",
+        "python/anthropic_sdk.py ok",
         "javascript/stream.mjs ok",
         "javascript/eventsource.html ok",
         "curl/stream.sh native ok",
@@ -121,7 +123,7 @@ def test_the_script_fails_when_an_example_does() -> None:
         timeout=EXAMPLE_SECONDS_MAX,
     )
 
-    assert sum(line.endswith(" failed") for line in done.stdout.splitlines()) == 6
+    assert sum(line.endswith(" failed") for line in done.stdout.splitlines()) == 7
     assert done.returncode == 1
 
 
@@ -135,8 +137,10 @@ REFUSAL = (
 )
 
 
-def native(*events: tuple[str, dict[str, object]]) -> bytes:
-    return b"".join(f"event: {name}\r\ndata: {json.dumps(data)}\r\n\r\n".encode() for name, data in events)
+def native(*events: tuple[str, object]) -> bytes:
+    return b"".join(
+        f"event: {name}\r\ndata: {json.dumps(data, ensure_ascii=False)}\r\n\r\n".encode() for name, data in events
+    )
 
 
 def openai(*chunks: dict[str, object] | str) -> bytes:
@@ -156,17 +160,42 @@ def openai_chunk(text: str, finish_reason: str | None = None) -> dict[str, objec
     return {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [choice]}
 
 
+def anthropic(*texts: str) -> bytes:
+    """As far as the text."""
+    usage = {"input_tokens": 1, "output_tokens": 0}
+    message = {"id": "m", "type": "message", "role": "assistant", "model": "m", "content": [], "usage": usage}
+    return native(
+        ("message_start", {"type": "message_start", "message": message}),
+        ("content_block_start", {"type": "content_block_start", "index": 0, "content_block": EMPTY}),
+        *(("content_block_delta", {"type": "content_block_delta", "index": 0, "delta": said(text)}) for text in texts),
+    )
+
+
+EMPTY = {"type": "text", "text": ""}
+ANTHROPIC_END = native(
+    ("content_block_stop", {"type": "content_block_stop", "index": 0}),
+    ("message_delta", {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 1}}),
+    ("message_stop", {"type": "message_stop"}),
+)
+
+
+def said(text: str) -> dict[str, str]:
+    return {"type": "text_delta", "text": text}
+
+
 class Server:
     """Answers each request with the bytes for its surface, then closes the connection.
 
     Args:
-        native, openai: the body of the one stream, or a whole response where it starts with HTTP.
+        native, openai, anthropic: the body of the one stream, or a whole response where it starts with HTTP.
         ended: whether the body's end is said, as by a server that closes tidily.
         piece_bytes: how much is sent at once.
     """
 
-    def __init__(self, native: bytes, openai: bytes, ended: bool = True, piece_bytes: int = 65_536) -> None:
-        self._bodies = native, openai
+    def __init__(
+        self, native: bytes, openai: bytes, anthropic: bytes, ended: bool = True, piece_bytes: int = 65_536
+    ) -> None:
+        self._bodies = native, openai, anthropic
         self._ended = ended
         self._piece_bytes = piece_bytes
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -202,7 +231,7 @@ class Server:
             if not (received := peer.recv(65_536)):
                 return
             request += received
-        body = self._bodies[b" /v1/" in request]
+        body = self._bodies[(b" /v1/" in request) + (b" /v1/messages" in request)]
         if body.startswith(b"HTTP"):
             peer.sendall(body)
             return
@@ -225,7 +254,9 @@ def test_an_example_puts_single_bytes_together(example: str) -> None:
         openai_chunk("🌊 "), openai_chunk(separator), openai_chunk("", "stop"), "[DONE]"
     )
 
-    with Server(native_body, openai_body, piece_bytes=1) as server:
+    anthropic_body = b"event: ping\r\ndata: {}\r\n\r\n" + anthropic("🌊 ", separator) + ANTHROPIC_END
+
+    with Server(native_body, openai_body, anthropic_body, piece_bytes=1) as server:
         done = run(example, server.url)
 
     assert text_of(example, done.stdout.replace("\r", "")) == f"🌊 {separator}"
@@ -235,7 +266,7 @@ def test_an_example_puts_single_bytes_together(example: str) -> None:
 @every_example
 @pytest.mark.parametrize("ended", [True, False], ids=["closed tidily", "cut"])
 def test_an_example_reports_a_stream_that_just_stops(example: str, ended: bool) -> None:
-    with Server(native_token("half "), openai(openai_chunk("half ")), ended=ended) as server:
+    with Server(native_token("half "), openai(openai_chunk("half ")), anthropic("half "), ended=ended) as server:
         done = run(example, server.url)
 
     assert done.returncode == 1
@@ -250,7 +281,11 @@ def test_an_example_reports_an_error_in_the_stream(example: str) -> None:
         "error": {"message": "no more tokens", "type": "server_error", "code": "upstream_stalled"}
     }
 
-    with Server(native_token("half ") + failed, openai(openai_chunk("half "), error)) as server:
+    told = native(("error", {"type": "error", "error": {"type": "timeout_error", "message": "no more tokens"}}))
+
+    with Server(
+        native_token("half ") + failed, openai(openai_chunk("half "), error), anthropic("half ") + told
+    ) as server:
         done = run(example, server.url)
 
     assert done.returncode == 1
@@ -259,7 +294,7 @@ def test_an_example_reports_an_error_in_the_stream(example: str) -> None:
 
 @every_example
 def test_an_example_reports_a_refusal(example: str) -> None:
-    with Server(REFUSAL, REFUSAL) as server:
+    with Server(REFUSAL, REFUSAL, REFUSAL) as server:
         done = run(example, server.url)
 
     assert done.returncode == 1
