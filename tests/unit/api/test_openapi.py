@@ -7,9 +7,10 @@ from typing import Annotated, Any
 import pydantic
 import pytest
 
+import app.api.anthropic_schemas
 import app.api.openai_schemas
 import app.api.schemas
-from app.api.openapi import NATIVE_STREAM, OPENAI_STREAM
+from app.api.openapi import ANTHROPIC_STREAM, NATIVE_STREAM, OPENAI_STREAM
 from tests.support.server import AppServer
 from tests.support.sse import decode
 
@@ -19,6 +20,13 @@ STREAMING = {
     ("get", "/api/v1/stream"),
     ("get", "/api/v1/streams/{stream_id}"),
     ("post", "/v1/chat/completions"),
+    ("post", "/v1/messages"),
+}
+# A surface's errors and its example of a stream, by the beginning of its paths; the first that fits.
+SURFACES = {
+    "/v1/messages": ("AnthropicErrorAnswer", ANTHROPIC_STREAM),
+    "/v1/": ("OpenAIErrorAnswer", OPENAI_STREAM),
+    "/": ("ErrorAnswer", NATIVE_STREAM),
 }
 # OAuth has a shape of its own for errors.
 TOKEN_PATH = "/api/v1/auth/token"
@@ -31,6 +39,10 @@ def api(server: AppServer) -> dict[str, Any]:
     return found
 
 
+def surface(path: str) -> tuple[str, str]:
+    return next(found for prefix, found in SURFACES.items() if path.startswith(prefix))
+
+
 def operations(api: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
     for path, item in api["paths"].items():
         for method, operation in item.items():
@@ -38,7 +50,7 @@ def operations(api: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]
 
 
 def models() -> dict[str, type[pydantic.BaseModel]]:
-    found = {**vars(app.api.schemas), **vars(app.api.openai_schemas)}
+    found = {**vars(app.api.schemas), **vars(app.api.openai_schemas), **vars(app.api.anthropic_schemas)}
     return {
         name: each for name, each in found.items() if isinstance(each, type) and issubclass(each, pydantic.BaseModel)
     }
@@ -65,7 +77,7 @@ def test_every_error_is_declared_in_its_surfaces_shape(api: dict[str, Any]) -> N
         for status, answer in operation["responses"].items():
             for content in answer.get("content", {}).values():
                 if status >= "400" and path != TOKEN_PATH:
-                    expected = "OpenAIErrorAnswer" if path.startswith("/v1/") else "ErrorAnswer"
+                    expected, _ = surface(path)
                     assert content["schema"]["$ref"].endswith(f"/{expected}"), (method, path, status)
 
 
@@ -114,9 +126,10 @@ def test_the_examples_of_streams_are_streams(api: dict[str, Any]) -> None:
     assert [frame.event for frame in decode(NATIVE_STREAM.encode())] == ["token", "done"]
     assert done.json()["metadata"]["stream_id"] in done.id
     assert decode(OPENAI_STREAM.encode())[-1].data == "[DONE]"
+    assert decode(ANTHROPIC_STREAM.encode())[-1].event == "message_stop"
     for method, path in STREAMING:
         example = api["paths"][path][method]["responses"]["200"]["content"]["text/event-stream"]["example"]
-        assert example == (OPENAI_STREAM if path.startswith("/v1/") else NATIVE_STREAM)
+        assert example == surface(path)[1]
 
 
 def test_examples_of_requests_are_answered(server: AppServer, api: dict[str, Any]) -> None:
@@ -125,6 +138,7 @@ def test_examples_of_requests_are_answered(server: AppServer, api: dict[str, Any
         ("/api/v1/generate", "GenerateBody"),
         ("/api/v1/chat", "ChatBody"),
         ("/v1/chat/completions", "ChatCompletionBody"),
+        ("/v1/messages", "MessagesBody"),
     ):
         for example in api["components"]["schemas"][name]["examples"]:
             quick = {"max_tokens": 2, "simulator": {"first_token_ms": 0, "tokens_per_second": 0}}
@@ -140,6 +154,9 @@ def test_an_answer_has_the_shape_that_is_published(server: AppServer) -> None:
     asked = {"model": "simulator", "messages": [{"role": "user", "content": "Say it."}]}
     openai = server.post("/v1/chat/completions", asked | quick)
     app.api.openai_schemas.ChatCompletion.model_validate(openai.json)
+    anthropic = server.post("/v1/messages", asked | quick)
+    app.api.anthropic_schemas.MessageAnswer.model_validate(anthropic.json)
+    app.api.anthropic_schemas.AnthropicErrorAnswer.model_validate(server.post("/v1/messages", {}).json)
     app.api.schemas.ErrorAnswer.model_validate(server.post("/api/v1/generate", {}).json)
     app.api.openai_schemas.OpenAIErrorAnswer.model_validate(server.post("/v1/chat/completions", {}).json)
     app.api.schemas.Health.model_validate(server.get("/health").json)
