@@ -50,7 +50,10 @@ class SluiceError(Exception):
 
     def as_event(self) -> Failed:
         """The terminal event that says the same."""
-        return Failed(self.code, self.message, self.status, self.retryable, self.retry_after_seconds)
+        seconds = self.retry_after_seconds
+        if seconds is None and self.status == 503:
+            seconds = 1  # whoever is not told when to come back comes back at once
+        return Failed(self.code, self.message, self.status, self.retryable, seconds)
 
 
 class InvalidRequest(SluiceError):

@@ -18,6 +18,7 @@ log = structlog.get_logger(__name__)
 
 # A provider that outruns the log waits, once this much of a stream is not committed yet.
 PENDING_EVENTS_MAX = 1024
+PENDING_BYTES_MAX = 256 * 1024
 # While the log is away: how much of one stream is kept for its return, and how often it is tried.
 BACKLOG_EVENTS_MAX = 20_000
 RETRY_SECONDS = 0.5
@@ -57,9 +58,9 @@ class Committer:
             self._returning.cancel()
             await asyncio.wait([self._returning])
 
-    async def room(self, generation: Generation) -> None:
-        """Wait until the stream may say more."""
-        while generation.pending_count >= PENDING_EVENTS_MAX:
+    async def room(self, generation: Generation, events: int = PENDING_EVENTS_MAX) -> None:
+        """Wait until fewer `events` of the stream wait for their commit."""
+        while generation.pending_count >= events:
             self._settled.clear()
             await self._settled.wait()
 

@@ -14,7 +14,7 @@ from app.routing.bill import Bill
 from app.routing.route import Route
 from app.routing.ways import Readers
 from app.streams.account import Account
-from app.streams.committer import PENDING_EVENTS_MAX, Committer
+from app.streams.committer import PENDING_BYTES_MAX, PENDING_EVENTS_MAX, Committer
 from app.streams.generation import Generation
 
 log = structlog.get_logger(__name__)
@@ -74,6 +74,7 @@ class Driver:
     async def _drive(self, generation: Generation, attempts: Attempts) -> Done:
         bytes_left = self._stream_bytes_max - len(generation.said)
         tokens_left = _tokens_left(generation)
+        pause_at = bytes_left - PENDING_BYTES_MAX
         async with aclosing(attempts.events()) as events:
             async for event in events:
                 if type(event) is Token:
@@ -89,6 +90,10 @@ class Driver:
                 self._committer.add(generation, event)
                 if generation.pending_count >= PENDING_EVENTS_MAX:
                     await self._committer.room(generation)
+                elif bytes_left < pause_at:
+                    # An upstream that has whole paragraphs ready is read without a pause.
+                    await self._committer.room(generation, events=1)
+                    pause_at = bytes_left - PENDING_BYTES_MAX
         raise Internal("The server failed.", detail="a generation that ended without an end")
 
 

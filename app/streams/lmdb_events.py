@@ -18,6 +18,9 @@ from app.streams.packing import pack_events, unpack_events
 # A backlog that comes in one append is cut into entries of this length, so that no page of a reader is much longer
 # than it asked for.
 ENTRY_EVENTS_MAX = 500
+# Most bytes of one page, give or take an entry: a reader that takes nothing holds one, and decoding it holds the loop
+# for a millisecond.
+PAGE_BYTES_MAX = 512 * 1024
 _PLACE = struct.Struct(">II")
 _BYTES = struct.Struct(">Q")
 
@@ -61,12 +64,14 @@ def read(cursor: LmdbCursor, stream: bytes, after: Cursor, events_max: int) -> l
         CursorGone: what follows `after` is not there, or `after` is not in the log.
     """
     found: list[tuple[Cursor, Event]] = []
+    bytes_left = PAGE_BYTES_MAX
     for last, packed in _behind(cursor, stream, after):
         pairs = [pair for pair in _unpack(last, packed) if pair[0] > after]
         if found and not successor(found[-1][0], pairs[0][0]):
             break
         found += pairs
-        if len(found) >= events_max:
+        bytes_left -= len(packed)
+        if len(found) >= events_max or bytes_left <= 0:
             break
     if not found and after != end_of(cursor, stream)[0]:
         raise CursorGone("The stream's log no longer holds this id.")

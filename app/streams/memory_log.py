@@ -32,6 +32,8 @@ from app.streams.waiters import Bells, Waiters
 
 # An entry's tuple, cursor and bytes object, and its place in a list; `sys.getsizeof` of each, rounded up.
 ENTRY_OVERHEAD_BYTES = 250
+# Most bytes of one page, give or take an entry.
+PAGE_BYTES_MAX = 512 * 1024
 
 
 class _Entry(NamedTuple):
@@ -159,12 +161,14 @@ class MemoryLog:
     async def read(self, stream_id: str, after: Cursor, events_max: int) -> list[tuple[Cursor, Event]]:
         stream = self._find(stream_id)
         found: list[tuple[Cursor, Event]] = []
+        bytes_left = PAGE_BYTES_MAX
         at = bisect_right(stream.entries, after, key=lambda entry: entry.last)
-        while at < len(stream.entries) and len(found) < events_max:
+        while at < len(stream.entries) and len(found) < events_max and bytes_left > 0:
             pairs = [pair for pair in _unpack(stream.entries[at]) if pair[0] > after]
             if found and not successor(found[-1][0], pairs[0][0]):
                 break  # a hole: what lies before it is given out, and whoever asks for more is told
             found += pairs
+            bytes_left -= len(stream.entries[at].packed)
             at += 1
         if not found and after != stream.last:
             raise CursorGone("The stream's log no longer holds this id.")

@@ -186,7 +186,8 @@ class Streams:
         if live is None:
             record, state = await self._described(stream_id, principal)
             live = self.enter(record, state.last)
-            live.tail.ended = live.tail.ended or state.state != "running"
+            # Somebody else may have entered it meanwhile, whose tail is not where the stream is said to have ended.
+            live.tail.ended = live.tail.ended or (state.state != "running" and live.tail.last == state.last)
             live.orphaned = not live.tail.ended and not state.owner_alive
         elif live.record.principal != principal:
             raise NotFound("There is no such stream.")

@@ -90,6 +90,16 @@ async def test_a_page_holds_what_was_asked_for_and_no_more_than_one_append_over(
     assert len(await log.read(stream_id, START, 1)) in range(1, 11)
 
 
+async def test_a_page_of_large_events_is_a_short_one(log: Log) -> None:
+    """Each reader that takes nothing holds one of them in memory."""
+    stream_id = await begin(log)
+    large = [Token("x" * 20_000, index=number) for number in range(1, 201)]
+    for number, token in enumerate(large, 1):
+        await put(log, stream_id, number, [token])
+    assert 10 <= len(await log.read(stream_id, START, 500)) <= 50
+    assert await read_all(log, stream_id) == numbered(1, large)
+
+
 async def test_nothing_follows_the_last_event(log: Log) -> None:
     stream_id = await begin(log)
     assert await log.read(stream_id, START, 10) == []

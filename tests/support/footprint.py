@@ -40,7 +40,13 @@ def inside_env(folder: Path, sabotage: str = "") -> dict[str, str]:
 def footprint(pid: int, folder: Path) -> Footprint:
     """Of one worker, which `inside_env` let us look into."""
     insides = probe.ask(folder, pid)
-    return Footprint(open_files(pid), psutil.Process(pid).memory_full_info().uss, insides.threads, insides.tasks)
+    return Footprint(open_files(pid), private_bytes(pid), insides.threads, insides.tasks)
+
+
+def private_bytes(pid: int) -> int:
+    """Memory that is nobody else's. Pages of the log's map count as private too while only one worker has read them."""
+    maps = psutil.Process(pid).memory_maps(grouped=False)
+    return sum(part.private_clean + part.private_dirty for part in maps if not part.path.endswith(".mdb"))
 
 
 def open_files(pid: int) -> Counter[str]:

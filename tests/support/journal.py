@@ -109,7 +109,10 @@ class Journal:
         if frame.event == "token":
             self._see_token(frame)
         elif frame.event in ENDS:
-            self.end, self.end_event = frame.json(), frame.event
+            said = frame.json()
+            if frame.id is None and said.get("retryable"):
+                return  # of this connection, and not of the stream
+            self.end, self.end_event = said, frame.event
         elif frame.event == "reset":
             self.tokens.clear()
         else:

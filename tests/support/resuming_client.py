@@ -120,6 +120,8 @@ class ResumingClient:
             journal.see(frame)
             if frame.event == "reconnect":
                 return f"reconnect {frame.json()['reason']}"
+            if frame.event == "error" and journal.end is None:
+                return f"error {frame.json()['code']}"
             self._failures = 0
             journal.heard(monotonic())
             if journal.end is not None:

@@ -77,3 +77,10 @@ def test_codes_are_words_that_no_two_errors_share() -> None:
 def test_what_an_upstream_rejects_keeps_its_status(status: int, code: str, retryable: bool) -> None:
     event = UpstreamRejected(status, "No.", retry_after_seconds=9).as_event()
     assert (event.status, event.code, event.retryable, event.retry_after_seconds) == (status, code, retryable, 9)
+
+
+def test_a_refusal_for_now_says_when_to_come_back() -> None:
+    """Who is not told comes back at once, with everybody else."""
+    assert app.errors.LogUnavailable("It does not answer.").as_event().retry_after_seconds == 1
+    assert app.errors.LogFull("It is full.", retry_after_seconds=5).as_event().retry_after_seconds == 5
+    assert app.errors.NotFound("There is none.").as_event().retry_after_seconds is None

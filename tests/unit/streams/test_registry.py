@@ -12,7 +12,7 @@ import pytest_asyncio
 from app.errors import Draining, Internal, ModelNotFound, NotFound
 from app.events import Done, Failed, Token
 from app.streams.generation import Generation
-from app.streams.log import START, STREAM_ID, Append, AppendResult, Cursor, StreamRecord
+from app.streams.log import START, STREAM_ID, Append, AppendResult, Cursor, StreamRecord, StreamState
 from app.streams.memory_log import MemoryLog
 from app.streams.reader import Reader
 from app.streams.registry import LiveStream
@@ -270,3 +270,46 @@ async def test_readers_of_a_follower_that_fails_are_told(here: Worker) -> None:
         await reader.take()
     here.streams.detach(reader)
     await until(lambda: not here.streams.live)
+
+
+class GatedLog(MemoryLog):
+    """The first who asks for a description gets it when the gate is open."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = asyncio.Event()
+        self._asked = 0
+
+    async def describe(self, stream_id: str) -> tuple[StreamRecord, StreamState] | None:
+        self._asked += 1
+        if self._asked == 1:
+            await self.gate.wait()
+        return await super().describe(stream_id)
+
+
+async def test_an_end_that_is_heard_of_while_another_reader_comes_is_not_passed_over() -> None:
+    """The end was put behind the tail of the other reader, which was one event short of it: whoever came back with the
+    id of that event was told by 204 that he had everything."""
+    log = GatedLog()
+    async with worker(log) as here:
+        stream = Elsewhere(here)
+        await stream.begin()
+        await log.append([Append(stream.stream_id, 1, Cursor(0, 1), [Token("a", index=1)])])
+        follow, hold = here.streams.follow, asyncio.Event()
+
+        async def held(found: LiveStream) -> None:
+            await hold.wait()
+            assert follow is not None
+            await follow(found)
+
+        here.streams.follow = held
+        late = asyncio.create_task(here.streams.attach(stream.stream_id, PRINCIPAL, Cursor(0, 1)))
+        await asyncio.sleep(0)
+        first = await stream.attach()
+        await log.append([Append(stream.stream_id, 1, Cursor(0, 2), [DONE])])
+        log.gate.set()
+        reader = await late
+        assert not reader.past_end
+        hold.set()
+        assert await asyncio.wait_for(here.read(reader), 5) == [DONE]
+        assert await asyncio.wait_for(here.read(first), 5) == [Token("a", index=1), DONE]
