@@ -8,16 +8,20 @@ from dataclasses import dataclass, field
 
 # Deaths that are remembered. A worker looks ten times a second, and a new one has to hear of those from before.
 DEATHS_MAX = 256
+# Workers that may be alive at one time, old ones that drain included.
+WORKERS_MAX = 4096
 _AGE = struct.Struct("=Q")
 
 
 class Pod:
-    """Made in the master before the first fork; only the master writes."""
+    """Made in the master before the first fork."""
 
     def __init__(self) -> None:
         self._name = secrets.token_hex(4)
         self._draining = mmap.mmap(-1, 1)
-        # How many have died, then the ages of the last of them, in a ring.
+        # A byte for each age: whether that worker stops of itself.
+        self._retiring = mmap.mmap(-1, WORKERS_MAX)
+        # How many have died, then the ages of the last of them, in a ring. Only the master writes.
         self._deaths = mmap.mmap(-1, _AGE.size * (1 + DEATHS_MAX))
 
     @property
@@ -34,8 +38,16 @@ class Pod:
         self._write(1 + count % DEATHS_MAX, age)
         self._write(0, count + 1)  # last, for whoever reads meanwhile
 
+    def retire(self, age: int) -> None:
+        """The worker has served enough: another one is to take its place, while it drains."""
+        self._retiring[age % WORKERS_MAX] = 1
+
+    def retires(self, age: int) -> bool:
+        return self._retiring[age % WORKERS_MAX] == 1
+
     def identity(self, age: int) -> "Identity":
         """Of the worker that is about to be forked; `age` is Gunicorn's number of it."""
+        self._retiring[age % WORKERS_MAX] = 0
         return Identity(self._owner(age), self)
 
     def dead_since(self, count: int) -> tuple[int, list[str]]:

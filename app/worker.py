@@ -175,8 +175,11 @@ class SluiceWorker(UvicornWorker):  # type: ignore[misc]
                 own.publish()
 
         async def shutdown(sockets: list[socket.socket] | None = None) -> None:
+            if not server.should_exit and self.pod:
+                # Nobody told it to stop: it has served `max_requests`. Gunicorn would replace it once it is gone.
+                self.pod.retire(self.age)
             if own:
-                await self._wait_for_successor(own)
+                await self._wait_for_successor(own, server)
                 own.withdraw()
                 # Who has connected is accepted before the socket is closed, which would reset those that wait.
                 await asyncio.sleep(ACCEPT_SECONDS)
@@ -185,12 +188,17 @@ class SluiceWorker(UvicornWorker):  # type: ignore[misc]
         server.startup, server.shutdown = startup, shutdown  # type: ignore[method-assign]
         await server.serve(sockets=[own.socket] if own else self.sockets)
 
-    async def _wait_for_successor(self, own: SlotSocket) -> None:
-        """On a reload, Gunicorn stops the old workers before the new ones are up: serve until ours is."""
+    async def _wait_for_successor(self, own: SlotSocket, server: DrainServer) -> None:
+        """On a reload, Gunicorn stops the old workers before the new ones are up: serve until ours is.
+
+        One that stops of itself waits for the successor that it has asked for, unless it is told to stop meanwhile.
+        """
         deadline = monotonic() + SUCCESSOR_SECONDS
         assert self.slots is not None
         # Polled, since what is awaited happens in another process.
-        while self.slots.has_successor(self.slot, self.age) and own.current and monotonic() < deadline:  # noqa: ASYNC110
+        while own.current and monotonic() < deadline:
+            if server.should_exit and not self.slots.has_successor(self.slot, self.age):
+                return
             await asyncio.sleep(0.05)
 
     async def _beat(self, own: SlotSocket | None) -> None:

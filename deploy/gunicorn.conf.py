@@ -77,6 +77,31 @@ def when_ready(server):
         stop(graceful)
 
     server.stop = stop_all
+    manage_workers = server.manage_workers
+
+    def manage_those_who_stay():
+        """Workers that have served enough and drain hold no place any more, and no slot: Gunicorn would start another
+        one in theirs only when they are gone, which takes as long as their last stream."""
+        retiring.update({pid: worker for pid, worker in server.WORKERS.items() if pod.retires(worker.age)})
+        for pid in retiring:
+            del server.WORKERS[pid]
+        try:
+            manage_workers()
+        finally:
+            server.WORKERS.update(retiring)
+            retiring.clear()
+
+    server.manage_workers = manage_those_who_stay
+
+
+# While workers are managed: those that do not count.
+retiring = {}
+
+
+def post_fork(_server, _worker):
+    """Close what Gunicorn has its workers close of each other, also of those that it does not see."""
+    for other in retiring.values():
+        other.tmp.close()
 
 
 def child_exit(_server, worker):

@@ -17,7 +17,7 @@ from tests.support.call import Call, ask, finish_all
 from tests.support.chain import Chain
 from tests.support.gunicorn import Gunicorn
 from tests.support.surfaces import NATIVE, OPENAI, SURFACES, Surface
-from tests.support.workers import active_streams, until
+from tests.support.workers import active_streams, pid_behind, sockets, until
 
 # So that the watchdog bites within a test; the worker beats once a second.
 WATCHDOG_SECONDS = 3
@@ -90,6 +90,32 @@ def test_a_worker_that_has_served_enough_lets_its_streams_finish() -> None:
         until(lambda: answers(gunicorn), 10, "another one answers")
         assert "WORKER TIMEOUT" not in gunicorn.log
         assert "Aborted" not in gunicorn.log
+
+
+def test_a_worker_that_has_served_enough_is_followed_before_it_is_gone() -> None:
+    """Gunicorn starts another one when it is gone: with one worker, NGINX had nobody for as long as a stream took."""
+    env = {"SLUICE_DRAIN_SECONDS": "20", "GUNICORN_CMD_ARGS": f"--timeout {WATCHDOG_SECONDS} --max-requests 6"}
+    with Chain(env, workers=1) as chain:
+        (old,) = chain.worker_pids()
+        with begin(chain.url, NATIVE, {**LASTING, "tokens": 100}) as call:
+            answers = []
+
+            def more() -> None:
+                answers.append(ask(chain.url, NATIVE.path, NATIVE.body("simulator", simulator=AT_ONCE)))
+
+            while len(chain.worker_pids()) < 2 or len(answers) < 20:
+                more()
+                sleep(0.05)
+                assert monotonic() - call.started < 15, "no second worker"
+            successor = chain.worker_pids()[-1]
+            path = sockets(chain)[0]
+            until(lambda: pid_behind(path) == successor, 10, "the successor has the socket")
+            for _ in range(5):
+                more()
+            assert alive(old)  # it still has the stream
+            assert {(answer.status, answer.verdict) for answer in answers} == {(200, "complete")}
+            assert call.finish().verdict == "complete"
+        until(lambda: not alive(old), 10, "the old worker is gone")
 
 
 def test_a_reload_refuses_no_request_and_cuts_no_stream() -> None:

@@ -236,7 +236,7 @@ async def test_whoever_takes_over_after_such_a_failover_gives_no_id_a_second_tim
     now = await state(log, stream_id)
     assert now.last.epoch > 0
     assert (now.last.seq, now.in_doubt) == (0, False)
-    again = [*words(1, 60), DONE]
+    again: list[Event] = [*words(1, 60), DONE]
     assert await put(log, stream_id, 1, again, fence=2, epoch=now.last.epoch) == "ok"
     for after in {START, Cursor(0, known), Cursor(0, known + 10)}:
         (first, reset), *rest = await read_all(log, stream_id, after)
