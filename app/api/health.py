@@ -53,5 +53,6 @@ async def root() -> dict[str, Any]:
         "playground": "/playground",
         "generate": "/api/v1/generate",
         "openai": "/v1",
+        "anthropic": "/v1/messages",
         "health": "/health",
     }
