@@ -11,7 +11,7 @@ import pytest
 from fastapi.routing import APIRoute
 
 import app.errors
-from app.api import docs, health, native, openai, playground, streams
+from app.api import anthropic, docs, health, native, openai, playground, streams
 from app.api.errors import _CODES
 from app.catalog import Model, Upstream
 from app.errors import SluiceError
@@ -156,7 +156,7 @@ def test_the_routes_are_those_of_the_application() -> None:
     table = README.split("## Routes\n")[1].split("\n## ")[0]
     told = {(method, path.split("?")[0]) for method, path in re.findall(r"`(GET|POST|DELETE) ([^`]+)`", table)}
     served = {("GET", "/openapi.json")}
-    for module in (docs, health, native, openai, playground, streams):
+    for module in (anthropic, docs, health, native, openai, playground, streams):
         for route in module.router.routes:
             assert isinstance(route, APIRoute)
             served |= {(method, re.sub(r":\w+}", "}", route.path)) for method in route.methods or ()}
