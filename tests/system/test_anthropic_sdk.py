@@ -1,10 +1,14 @@
 """The unmodified Anthropic SDK against /v1/messages, sync and async, over upstreams of either protocol."""
 
 import asyncio
+import os
+import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
 
 import anthropic
+import httpx2
 import pytest
 from anthropic.types import Message, MessageParam, ToolParam
 
@@ -13,6 +17,7 @@ from tests.support.models import Models
 from tests.support.upstream import ScriptedUpstream
 from tests.support.upstream_messages import frame, text_block, thinking_block, tool_block
 from tests.support.upstream_script import Script
+from tests.support.workers import until_replaced
 
 HEARTBEAT_SECONDS = 0.5
 SILENT_SECONDS = 1.7
@@ -426,6 +431,50 @@ def test_heartbeats_do_not_show(
 ) -> None:
     upstream.script(model, script)
     assert text_of(Client(chain.url, flavour).ask(model, stream=True)) == script.text
+
+
+@every_flavour
+@pytest.mark.parametrize(
+    ("script", "kind"),
+    [
+        (Script(headers_delay_seconds=SILENT_SECONDS, status=429), "rate_limit_error"),
+        (Script(first_delay_seconds=SILENT_SECONDS, die_after=0), "api_error"),
+    ],
+    ids=["429", "cut"],
+)
+def test_a_failure_behind_a_heartbeat_raises_too(
+    script: Script, kind: str, flavour: Flavour, chain: Chain, upstream: ScriptedUpstream, model: str
+) -> None:
+    upstream.script(model, script)
+    with pytest.raises(anthropic.APIStatusError) as caught:
+        Client(chain.url, flavour).ask(model, stream=True)
+    assert caught.value.type == kind
+
+
+@every_flavour
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=lambda number: number.name)
+def test_a_worker_that_ends_mid_stream_raises(
+    number: signal.Signals, flavour: Flavour, chain: Chain, upstream: ScriptedUpstream, model: str
+) -> None:
+    """Of an answer that just ended the SDK would say nothing."""
+    upstream.script(model, tokens=600, delay_seconds=0.05)
+    workers = set(chain.worker_pids())
+    client = Client(chain.url, flavour)
+
+    def end_workers() -> None:
+        upstream.wait_tokens(model, 3)
+        for pid in workers:
+            os.kill(pid, number)
+
+    with ThreadPoolExecutor(1) as others:
+        others.submit(end_workers)
+        with pytest.raises((anthropic.APIError, httpx2.TransportError)) as caught:
+            client.ask(model, stream=True)
+    until_replaced(chain, workers)
+    assert "tok0" in client.text
+    if number is signal.SIGTERM:
+        assert isinstance(caught.value, anthropic.APIStatusError)
+        assert (caught.value.type, caught.value.error_code) == ("overloaded_error", "server_shutting_down")
 
 
 def test_leaving_the_stream_ends_the_generation(chain: Chain, upstream: ScriptedUpstream, model: str) -> None:
