@@ -40,9 +40,10 @@ class MemoryCounters:
         shares = tuple(share(window, cost, now_ms) for window, cost in zip(windows, ask.costs, strict=True))
         refused = _first_refused(shares)
         if ask.slot:
-            _drop_lapsed(account.slots, now_ms)
-            if ask.slot in account.slots:
+            if account.slots.get(ask.slot, 0) > now_ms:
                 return Taken(ACCEPTED, True, len(account.slots), shares)
+            if 0 < ask.slots_max <= len(account.slots):
+                _drop_lapsed(account.slots, now_ms)  # only now: each look at all of them costs as much as there are
             if refused == ACCEPTED and 0 < ask.slots_max <= len(account.slots):
                 refused = NO_SLOT
         if refused == ACCEPTED:
