@@ -54,6 +54,9 @@ format: $(DEVELOPMENT) ## Format the code and repair what can be repaired
 lock: $(RUNTIME) ## Write the locks anew from pyproject.toml, changing only what must (ARGS=--upgrade for all)
 	@scripts/lock.sh $(ARGS)
 
+faults: $(DEVELOPMENT) ## Act every fault of an upstream and write what came of it to deploy/FAILOVER.md
+	$(PYTHON) -m tests.faults
+
 bench: $(DEVELOPMENT) ## Measure what a token costs (loadtests/bench)
 	$(PYTHON) -m loadtests.bench $(ARGS)
 
@@ -67,4 +70,4 @@ clean: ## Remove what was made here, except the virtual environment
 $(RUNTIME) $(DEVELOPMENT): .venv/installed-%: %.lock
 	@scripts/setup.sh $< $@
 
-.PHONY: help setup run serve test soak check lint types imports generated generate format lock bench examples clean
+.PHONY: help setup run serve test soak check lint types imports generated generate format lock faults bench examples clean
