@@ -61,6 +61,8 @@ class Link:
         self._address: Address | None = None
         self._recovering: asyncio.Task[None] | None = None
         self._reason = ""
+        # Which process it is, as `Wire` knows it.
+        self.server = b""
         # When the server was found again, and how long it had been away, by this process's clock.
         self.back_at = self._lost_at = float("-inf")
         self.away_seconds = 0.0
@@ -123,6 +125,7 @@ class Link:
         except BaseException:
             await wire.close()
             raise
+        self.server = wire.server
         return wire
 
     @property

@@ -5,8 +5,9 @@ over a few connections a bucket, each bounded in time (`redis_link`); waiting ha
 number of readers (`redis_tail`).
 
 What Redis may lose is never lost in silence. A stream that was evicted or flushed is fenced for its owner and not found
-for its readers. After a failover or a restart that may have cost events, a takeover begins the stream again, in another
-epoch. Events between two that are there cannot be missed by a reader, since every entry says where it begins.
+for its readers. After a failover or a restart that cost events, the owner gives them again, as far as it remembers
+them; if it does not, or is gone, the stream begins again in another epoch. Events between two that are there cannot be
+missed by a reader, since every entry says where it begins.
 """
 
 import asyncio
@@ -37,6 +38,7 @@ from app.streams.redis_buckets import Buckets, gather
 from app.streams.redis_creation import Creation
 from app.streams.redis_entry import decode_entry
 from app.streams.redis_leases import HORIZON_MS, RedisLeases
+from app.streams.redis_recent import Recent
 from app.streams.redis_scripts import APPEND, DESCRIBE, READ, TRIM
 from app.streams.redis_tail import Tail
 from app.streams.redis_topology import Connector, topology_of
@@ -56,6 +58,7 @@ PAGE_BYTES_MAX = 512 * 1024
 CALL_BYTES_MAX = 512 * 1024
 _RESULTS: dict[int, AppendResult] = {0: "fenced", 1: "ok", 2: "full"}
 _IN_ITS_PLACE = 3
+_BEHIND_LOSS = 4
 Page = list[tuple[Cursor, Event]]
 
 
@@ -101,6 +104,8 @@ class RedisLog(RedisLeases):
         self._creation = Creation(buckets, self._running_ms, self._running_ms + self._ended_ms)
         self._tails = [Tail(link, probe_seconds) for link in buckets.links]
         self._cancels = Bells()  # by owner
+        self._recent = Recent()
+        self._servers: list[bytes] = []
 
     async def open(self) -> Self:
         """Connect and see that the server is one that this log can live on.
@@ -183,10 +188,19 @@ class RedisLog(RedisLeases):
                 arguments, size = [*bounds], 0
         if len(arguments) > len(bounds):
             codes += await link.call(APPEND, *arguments)
-        return [
-            _RESULTS[code] if code != _IN_ITS_PLACE else await self._append_rest(bucket, append)
-            for code, append in zip(codes, batch, strict=True)
-        ]
+        return [await self._result(bucket, append, code) for code, append in zip(codes, batch, strict=True)]
+
+    async def _result(self, bucket: int, append: Append, code: int) -> AppendResult:
+        if code == _IN_ITS_PLACE:
+            return await self._append_rest(bucket, append)
+        if code == _BEHIND_LOSS:
+            return await self._append_behind_loss(bucket, append)
+        result = _RESULTS[code]
+        if result == "ok" and append.events:
+            self._recent.add(append)
+        elif result == "fenced":
+            self._recent.forget(append.stream_id)
+        return result
 
     async def _append_rest(self, bucket: int, append: Append) -> AppendResult:
         """What of an append is not in the log yet: an answer was lost, and it came again."""
@@ -203,6 +217,28 @@ class RedisLog(RedisLeases):
         if rest is None:
             return "fenced"
         return (await self._append(bucket, [rest]))[0]
+
+    async def _append_behind_loss(self, bucket: int, append: Append) -> AppendResult:
+        """Give the server again what it has lost; or give the stream up, for whoever claims it to begin it again."""
+        found = await self._entries(append.stream_id, "+", 0)
+        if found is None:
+            return "fenced"
+        whole = self._recent.behind(found[0], append)
+        if whole is not None:
+            log.info("gave again what redis lost", stream=append.stream_id, events=len(whole.events))
+            return (await self._append(bucket, [whole]))[0]
+        log.warning("redis lost a part of a stream", stream=append.stream_id, last=found[0], next=append.first)
+        await self.release(append.stream_id, append.fence)
+        return "fenced"
+
+    async def beat(self, owner: str) -> None:
+        await super().beat(owner)
+        servers = [link.server for link in self._buckets.links]
+        if servers != self._servers:
+            # Nobody writes an ended stream again, so that nobody else would notice that its end was lost.
+            for append in self._recent.ended:
+                await self.append([append])
+            self._servers = servers
 
     async def read(self, stream_id: str, after: Cursor, events_max: int) -> Page:
         kept = self._tails[self._buckets.number(stream_id)].kept(stream_id, after, events_max)

@@ -165,13 +165,19 @@ end
 return record or 0
 """)
 
-# For each stream 1 ok, 0 fenced, 2 full, 3 there is something in its place.
+# For each stream 1 ok, 0 fenced, 2 full, 3 there is something in its place, 4 what lies before it was lost.
 # ARGV: ttl, ttl after the end, bytes a stream; then for each: stream, fence, epoch, first, last, state, packed.
 APPEND = _script("""
 local ttl, ttl_end, bytes_max = ARGV[2], ARGV[3], tonumber(ARGV[4])
 -- TTLs are refreshed once in a quarter of their time, whichever way the clock was set meanwhile.
 local mark = server .. ':' .. math.floor(now_ms() * 4 / ttl)
 local out, ends, full = {}, {}, false
+
+-- Whether nothing that counts lies between a stream's last event and the first of an append.
+local function follows(last_epoch, last, epoch, first)
+  if epoch == tonumber(last_epoch) then return first == last + 1 end
+  return first == 0
+end
 
 local function add(at, h, known)
   local epoch, last, packed = ARGV[at + 2], ARGV[at + 4], ARGV[at + 6]
@@ -209,6 +215,8 @@ for at = 5, #ARGV, 7 do
     out[i] = 3
   elseif known[4] ~= 'running' then
     out[i] = 0
+  elseif may_have_lost(known[6]) and not follows(known[2], known[3], epoch, first) then
+    out[i] = 4
   elseif ARGV[at + 5] ~= 'running' then
     out[i] = 1
     ends[#ends + 1] = {i, at, h, known}

@@ -142,9 +142,10 @@ class Play:
             assert reader.cursor < self.trimmed or end != self._last, "a reader was refused what is there"
             return False
         if found and run[:1] != found[:1]:
-            # What a reset made void may be gone: it can be skipped for the reset, and for nothing else.
+            # What a reset made void may be gone: it can be skipped for a later reset, and for nothing else.
             assert reader.cursor < self.trimmed
-            assert found[0][0] == (reader.cursor.epoch + 1, 0)
+            assert found[0][0].seq == 0
+            assert found[0][0].epoch > reader.cursor.epoch
             run = [found[0], *self._run_behind(found[0][0])]
         assert found == run[: len(found)]
         assert set(found) <= set(self.said)

@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import random
 import subprocess
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from time import monotonic
 
@@ -197,27 +197,56 @@ async def stale() -> AsyncIterator[tuple[StaleReplica, RedisLog]]:
         yield pair
 
 
-async def test_after_a_failover_that_lost_events_readers_ahead_and_behind_are_told(
-    stale: tuple[StaleReplica, RedisLog],
-) -> None:
-    pair, log = stale
+async def lost_ten_of_fifty(pair: StaleReplica, log: RedisLog, end: Sequence[Event] = ()) -> str:
+    """A stream of `w1`, after a failover that lost its last ten tokens, and its end."""
     await log.beat("w1")
-    stream_id = await begin(log)
+    stream_id = await begin(log, "w1")
     await put(log, stream_id, 1, words(1, 40))
     await replicated(pair)
     pair.detach()
-    assert await put(log, stream_id, 41, words(41, 10)) == "ok"
+    for seq in range(41, 51):
+        assert await put(log, stream_id, seq, words(seq, 1)) == "ok"
+    if end:
+        assert await put(log, stream_id, 51, end) == "ok"
     await pair.fail_over(log)
+    return stream_id
+
+
+async def test_an_owner_gives_a_server_again_what_that_has_lost(stale: tuple[StaleReplica, RedisLog]) -> None:
+    pair, log = stale
+    stream_id = await lost_ten_of_fifty(pair, log)
     now = await state(log, stream_id)
     assert (now.last, now.in_doubt) == ((0, 40), True)
     with pytest.raises(CursorGone):
         await log.read(stream_id, Cursor(0, 50), 10)
-    # Its owner lives and goes on where it was: who had seen everything misses nothing, the others are told.
-    assert await put(log, stream_id, 51, [*words(51, 5), DONE]) == "ok"
-    assert await read_all(log, stream_id, Cursor(0, 50)) == numbered(51, [*words(51, 5), DONE])
+    assert await put(log, stream_id, 51, words(51, 5)) == "ok"
     assert not (await state(log, stream_id)).in_doubt
-    with pytest.raises(CursorGone):
-        await read_all(log, stream_id, Cursor(0, 30))
+    assert await put(log, stream_id, 56, [DONE]) == "ok"
+    for after in (START, Cursor(0, 30), Cursor(0, 45), Cursor(0, 50)):
+        assert await read_all(log, stream_id, after) == numbered(1, [*words(1, 55), DONE])[after.seq :]
+
+
+async def test_what_the_owner_does_not_remember_begins_again(stale: tuple[StaleReplica, RedisLog]) -> None:
+    pair, log = stale
+    stream_id = await lost_ten_of_fifty(pair, log)
+    log._recent.forget(stream_id)
+    assert await put(log, stream_id, 51, [*words(51, 5), DONE]) == "fenced"
+    now = await state(log, stream_id)
+    assert (now.last, now.state, now.owner_alive) == ((0, 40), "running", False)
+    assert await log.claim(stream_id, "w1", 1) == 2
+    for after in (START, Cursor(0, 30), Cursor(0, 50)):
+        assert [type(event) for _, event in await read_all(log, stream_id, after)] == [Reset]
+
+
+async def test_an_end_that_was_lost_is_given_again_though_nobody_writes_any_more(
+    stale: tuple[StaleReplica, RedisLog],
+) -> None:
+    """Its owner was alive and had nothing more to say: readers that came later waited for ever."""
+    pair, log = stale
+    stream_id = await lost_ten_of_fifty(pair, log, [DONE])
+    await log.beat("w1")
+    assert (await state(log, stream_id)).state == "done"
+    assert await read_all(log, stream_id) == numbered(1, [*words(1, 50), DONE])
 
 
 @pytest.mark.parametrize("known", [0, 40])
