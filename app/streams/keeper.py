@@ -121,8 +121,11 @@ class Keeper:
         found = await self._backend.describe(stream_id)
         if found is None or found[1].state != "running" or found[1].owner_alive:
             return
-        if found[0].on_disconnect == "finish" or found[1].cancel_requested:
+        live = self._streams.live.get(stream_id)
+        if found[0].on_disconnect == "finish" or found[1].cancel_requested or (live is not None and live.readers):
             await self._follower.take_over(*found)
+        elif found[1].readers_seen:
+            return  # left to where they are: what kept them from taking it over, as a log that was away, passes
         elif found[1].orphaned_seconds > self._patience_seconds(found[0]):
             await self._follower.take_over(*found, go_on=False)
 

@@ -28,11 +28,11 @@ from tests.support.resuming_client import ResumingClient
 from tests.support.workers import all_active_streams
 
 # Settings that keep a fire short: what waits for a heartbeat, a drain or nobody is over in seconds.
-ENV = {"SLUICE_HEARTBEAT_SECONDS": "1", "SLUICE_DRAIN_SECONDS": "4", "SLUICE_GRACE_SECONDS": "10"}
+ENV = {"SLUICE_HEARTBEAT_SECONDS": "1", "SLUICE_DRAIN_SECONDS": "4", "SLUICE_GRACE_SECONDS": "20"}
 HEARTBEAT_SECONDS = 1.0
 CLIENT_SECONDS_MAX = 60.0
 # Until what was in use is given back: the readers' last polls, streams that nobody came back for.
-SETTLE_SECONDS_MAX = 25.0
+SETTLE_SECONDS_MAX = 35.0
 # A few connections to Redis that stay open.
 MORE_FILES_MAX = 8
 MORE_PRIVATE_BYTES_MAX = 48 * 1024 * 1024
@@ -133,6 +133,7 @@ class Fire:
                 continue
             if journal.end_event != "done":
                 wrongs.append(f"{journal.key} {journal.stream_id}: ended with {journal.end_event} {journal.end}")
+                wrongs += [line for line in self.chain.log.splitlines() if journal.stream_id in line]
             elif journal.text != text:
                 wrongs.append(f"{journal.key} {journal.stream_id}: another text: {_difference(journal.text, text)}")
         return wrongs

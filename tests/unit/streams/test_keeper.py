@@ -122,3 +122,30 @@ async def test_a_stream_that_cannot_be_read_keeps_no_other_from_being_seen_after
         await a.stop()
         async with kept(b, dead=["a"]):
             await until(lambda: other in b.streams.live, 5.0)
+
+
+async def test_a_stream_that_is_read_is_not_ended_for_want_of_readers() -> None:
+    """They were there all the time, at a worker that could not take it over just then."""
+    log = MemoryLog(lease_seconds=0.2)
+    async with no_tasks_left(3.0):
+        a, b, c = Side("a", log, wait_at=4), Side("b", log), Side("c", log)
+        await log.beat("a")
+        journal = Journal(stream_id=await a.open("cancel"))
+        await a.read(journal, tokens=3)
+        await a.stop()
+        await log.expire("a")
+        b.follower.log_was_away()
+        reading = asyncio.create_task(b.read(journal))
+        await asyncio.sleep(0.3)
+        await log.touch_readers([journal.stream_id])
+        await Keeper(c.streams, c.follower, 0.2, lambda: ()).reap()
+        found = await log.describe(journal.stream_id)
+        assert found is not None
+        assert (found[1].state, found[1].owner) == ("running", "a")
+        # And that worker's own reaper goes on with it.
+        b.follower._claim_from = 0.0
+        await Keeper(b.streams, b.follower, 0.2, lambda: ()).reap()
+        await reading
+        assert (journal.wrongs, journal.end_event) == ([], "done")
+        await b.stop()
+        await c.stop()
