@@ -1,0 +1,123 @@
+"""Readers that take nothing, or everything at once: they cost their neighbours nothing, and memory has a bound."""
+
+import socket
+import statistics
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from tests.support.call import Call, ask, finish_all
+from tests.support.chain import Chain
+from tests.support.footprint import private_bytes
+from tests.support.models import Models
+from tests.support.redis import RedisServer
+from tests.support.surfaces import NATIVE
+from tests.support.upstream import ScriptedUpstream
+from tests.support.workers import until
+
+SEND_SECONDS = 2
+STUCK_READERS = 4
+# 7 MB each, below the bound of a stream.
+PIECES, PIECE_BYTES = 900, 8_000
+MORE_BYTES_MAX = 20_000_000
+HISTORY_EVENTS = 50_000
+NEIGHBOURS = 10
+NEIGHBOURS_PACE = 100
+GAP_P99_SECONDS_MAX = 0.05
+
+
+@pytest.fixture(scope="module")
+def upstream() -> Iterator[ScriptedUpstream]:
+    with ScriptedUpstream() as running:
+        yield running
+
+
+@pytest.fixture(scope="module", params=["lmdb", "redis"])
+def chain(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, upstream: ScriptedUpstream
+) -> Iterator[Chain]:
+    """One worker, so that nobody is anybody else's neighbour."""
+    models = Models(tmp_path_factory.mktemp("slow"), upstream)
+    env = {"SLUICE_CONFIG": str(models.path), "SLUICE_SEND_SECONDS": str(SEND_SECONDS), "SLUICE_HEARTBEAT_SECONDS": "1"}
+    if request.param == "lmdb":
+        with Chain(env, workers=1) as running:
+            yield running
+        return
+    with RedisServer() as redis, Chain(env | {"SLUICE_STREAM_LOG": redis.url}, workers=1) as running:
+        yield running
+
+
+def neighbours(chain: Chain, seconds: float) -> list[Call]:
+    simulator = {"tokens": int(seconds * NEIGHBOURS_PACE), "tokens_per_second": NEIGHBOURS_PACE, "jitter": 0}
+    question = NATIVE.body("simulator", simulator=simulator)
+    return [Call(chain.url, NATIVE.path, question).until(1) for _ in range(NEIGHBOURS)]
+
+
+def gap_p99(calls: list[Call]) -> float:
+    """Of the time between two tokens, over all of them."""
+    assert {call.verdict for call in calls} == {"complete"}
+    gaps = [b - a for call in calls for a, b in pairwise(call.times)]
+    return statistics.quantiles(gaps, n=100)[-1]
+
+
+def come_and_never_read(chain: Chain, path: str) -> socket.socket:
+    """A client whose kernel takes 4 KB and who takes nothing from it."""
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    client.connect(("127.0.0.1", chain.port))
+    client.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    return client
+
+
+def stream_of(chain: Chain, model: str) -> str:
+    """The path of a stream that has ended, and that nobody has read."""
+    body: dict[str, Any] = {"model": model, "stream": True, "prompt": "x", "on_disconnect": "finish"}
+    with Call(chain.url, NATIVE.path, body) as first:
+        path = f"/api/v1/streams/{first.head().headers['x-stream-id']}"
+    # Whoever left held no producer.
+    until(lambda: ask(chain.url, f"{path}/status").json["state"] == "done", 30, "it is complete")
+    return path
+
+
+def test_readers_that_never_read_hold_nobody_and_are_cut(chain: Chain, upstream: ScriptedUpstream) -> None:
+    """Each has 7 MB to take, and takes nothing: what is kept for it is a page of the log."""
+    model = "model-1"
+    upstream.script(model, tokens=["x" * PIECE_BYTES] * PIECES)
+    path = stream_of(chain, model)
+    (pid,) = chain.worker_pids()
+    ask(chain.url, path)
+    calls = neighbours(chain, 2 * SEND_SECONDS)
+    before = private_bytes(pid)
+    with ExitStack() as stack:
+        for _ in range(STUCK_READERS):
+            stack.enter_context(come_and_never_read(chain, path))
+        most = 0
+
+        def cut() -> bool:
+            nonlocal most
+            most = max(most, private_bytes(pid))
+            return chain.log.count('"outcome":"slow_reader"') == STUCK_READERS
+
+        until(cut, SEND_SECONDS + 5, "they are cut")
+        finish_all(calls)
+    assert most - before < MORE_BYTES_MAX
+    assert gap_p99(calls) < 1 / NEIGHBOURS_PACE + GAP_P99_SECONDS_MAX
+
+
+def test_a_long_history_holds_no_neighbour(chain: Chain, upstream: ScriptedUpstream) -> None:
+    """Read to the end, and left in the middle: nobody can tell by the gaps between his own tokens."""
+    model = "model-2"
+    upstream.script(model, tokens=HISTORY_EVENTS)
+    path = stream_of(chain, model)
+    calls = neighbours(chain, 4)
+    Call(chain.url, path).until(1000).leave("rst")
+    # A process of its own, or reading would hold the thread that takes the neighbours' times.
+    count = f"curl --silent --fail {chain.url}{path} | grep --count '^id:'"
+    reader = subprocess.Popen(count, shell=True, stdout=subprocess.PIPE)
+    finish_all(calls)
+    assert int(reader.communicate(timeout=20)[0]) == HISTORY_EVENTS + 1
+    assert gap_p99(calls) < GAP_P99_SECONDS_MAX
