@@ -46,6 +46,16 @@ class AnswerStream(ABC):
     def _usage(self) -> Usage:
         """As the upstream counted; zeros where it did not."""
 
+    def plain(self, data: bytes) -> list[Token]:
+        """The tokens in these bytes, where they are whole events of content and nothing else. None of them is counted
+        yet; it is up to the caller to `count` them, or else to `feed` the bytes as if this had not been asked."""
+        del data
+        return []
+
+    def count(self, content_tokens: int) -> None:
+        """So many of what `plain` found were taken."""
+        self._content_tokens += content_tokens
+
     def feed(self, data: bytes) -> list[Token]:
         """The tokens in these bytes. A failure behind the last of them is raised by `check`, once they are delivered.
 

@@ -7,7 +7,7 @@ from typing import Any
 from app.events import Done, Token
 from app.providers.anthropic_body import messages_body
 from app.providers.anthropic_stream import MessageStream
-from app.providers.base import GenerationRequest
+from app.providers.base import GenerationRequest, Pour
 from app.providers.own_terms import ANTHROPIC_BETA, original
 from app.providers.streaming import StreamingProvider
 
@@ -21,10 +21,12 @@ class AnthropicProvider(StreamingProvider):
     path = "/messages"
     stream = MessageStream
 
-    async def generate(self, request: GenerationRequest) -> AsyncGenerator[Token | Done, None]:
+    async def generate(
+        self, request: GenerationRequest, pour: Pour | None = None
+    ) -> AsyncGenerator[Token | Done, None]:
         # A message that is begun may not end in white space, so `_body` leaves it out: the model brings it again.
         blank = request.prefix != request.prefix.rstrip()
-        async with aclosing(super().generate(request)) as events:
+        async with aclosing(super().generate(request, None if blank else pour)) as events:
             async for event in events:
                 if not blank or type(event) is not Token or event.kind != "content":
                     yield event

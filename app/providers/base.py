@@ -1,6 +1,6 @@
 """Where tokens come from: the one boundary that every upstream implements."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any, Literal, Protocol
 
 import msgspec
@@ -50,13 +50,20 @@ class GenerationRequest(msgspec.Struct, frozen=True):
         return msgspec.structs.replace(self, prefix=prefix)
 
 
+# Takes tokens of content at once, all of them; or none, and says False.
+Pour = Callable[[Sequence[Token]], bool]
+
+
 class Provider(Protocol):
     """Yields `Token`s (index 0), then one `Done`; raises an `UpstreamError` for any other end.
+
+    Once it has yielded a token, and while it is awaited, a provider may `pour` what follows past the iterator, which
+    saves waking a task for every token; what is not taken it yields.
 
     The iterator is consumed by one task and closed by it (`aclose`) whatever happens; closing must end the upstream's
     work within a second. A provider bounds each of its own waits and sends nothing before the first `__anext__`.
     """
 
-    def generate(self, request: GenerationRequest) -> AsyncGenerator[Token | Done, None]: ...
+    def generate(self, request: GenerationRequest, pour: Pour | None = None) -> AsyncGenerator[Token | Done, None]: ...
 
     async def aclose(self) -> None: ...

@@ -57,6 +57,26 @@ def decode(data: bytes) -> Chunk:
         raise invalid(f"{error}: {data[:200]!r}") from None
 
 
+def content(data: bytes) -> str | None:
+    """The text of a chunk that brings text and nothing else; None for any other."""
+    if b"\n" in data or b"\r" in data:  # a line end is nowhere in compact JSON, but may be between its tokens
+        return None
+    try:
+        chunk = _decoder.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    choices = chunk.choices
+    if choices is None or len(choices) != 1 or chunk.usage is not None or given(chunk.error):
+        return None
+    choice = choices[0]
+    delta = choice.delta
+    if delta is None or choice.index or choice.finish_reason:
+        return None
+    if given(delta.tool_calls) or delta.reasoning_content or delta.reasoning:
+        return None
+    return delta.content
+
+
 def given(raw: msgspec.Raw) -> bytes:
     """The JSON of a field that is passed on as it came; empty where it is absent, null or an empty list."""
     if not len(raw):

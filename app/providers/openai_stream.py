@@ -8,7 +8,7 @@ import json
 
 from app.events import Token, Usage
 from app.providers.answer_stream import AnswerStream, invalid, text
-from app.providers.openai_chunks import Choice, Chunk, UsageCount, decode, given
+from app.providers.openai_chunks import Choice, Chunk, UsageCount, content, decode, given
 from app.providers.sse_parser import SSEEvent
 
 
@@ -16,6 +16,18 @@ class ChatStream(AnswerStream):
     """The state of one answer; complete at `[DONE]`."""
 
     _counted: UsageCount | None = None
+
+    def plain(self, data: bytes) -> list[Token]:
+        end = b"\r\n\r\n" if data[-2:] == b"\r\n" else b"\n\n"
+        if not self._parser.between or data[:6] != b"data: " or not data.endswith(end):
+            return []
+        tokens = []
+        for payload in data[6 : -len(end)].split(end + b"data: "):
+            text = content(payload)
+            if not text:
+                return []
+            tokens.append(Token(text))
+        return tokens
 
     def _event(self, event: SSEEvent, tokens: list[Token]) -> None:
         if event.data == b"[DONE]":

@@ -13,7 +13,7 @@ import msgspec
 
 from app.errors import UpstreamError, UpstreamInvalid, UpstreamStalled, UpstreamTruncated
 from app.events import Done, Token, Usage
-from app.providers.base import Fault, GenerationRequest, SimulatorOptions
+from app.providers.base import Fault, GenerationRequest, Pour, SimulatorOptions
 
 FIRST_TOKEN_MS = 50.0
 TOKENS_PER_SECOND = 30.0
@@ -45,7 +45,10 @@ class Simulator:
         self._idle_seconds = idle_seconds
         self._first_token_seconds = first_token_seconds
 
-    async def generate(self, request: GenerationRequest) -> AsyncGenerator[Token | Done, None]:
+    async def generate(
+        self, request: GenerationRequest, pour: Pour | None = None
+    ) -> AsyncGenerator[Token | Done, None]:
+        del pour  # there is always a task of its own, which keeps the pace
         options = request.simulator or SimulatorOptions()
         key = _key(request, options)
         wanted = options.tokens if options.tokens is not None else 40 + key[0] % 80

@@ -51,6 +51,11 @@ class SSEParser:
         self._retry: int | None = None
         self._between = False  # nothing of a line or an event is held: what comes next begins an event
 
+    @property
+    def between(self) -> bool:
+        """Whether what comes next begins an event that owes nothing to what came before."""
+        return self._between
+
     def feed(self, data: bytes) -> list[SSEEvent]:
         """The events that `data` completes, in order.
 

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator
+from functools import partial
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
@@ -10,10 +11,11 @@ import msgspec
 from app.errors import InvalidRequest, UpstreamError, UpstreamInvalid, UpstreamStalled, UpstreamTruncated
 from app.events import Done, Token
 from app.providers.answer_stream import AnswerStream
-from app.providers.base import GenerationRequest
+from app.providers.base import GenerationRequest, Pour
 from app.providers.own_terms import ANTHROPIC_BETA, ANTHROPIC_MARK
 from app.providers.rejection import Rejections
 from app.providers.upstream import Answer, Upstream
+from app.providers.watch import Watch
 
 ERROR_BYTES_MAX = 64 * 1024  # of an error's body: its message is at the front
 ERROR_SECONDS = 2  # for that body: the status alone is an answer too
@@ -59,7 +61,9 @@ class StreamingProvider(ABC):
             concurrency_max=concurrency_max,
         )
 
-    async def generate(self, request: GenerationRequest) -> AsyncGenerator[Token | Done, None]:
+    async def generate(
+        self, request: GenerationRequest, pour: Pour | None = None
+    ) -> AsyncGenerator[Token | Done, None]:
         """The answer's tokens and its `Done`.
 
         Raises:
@@ -82,6 +86,9 @@ class StreamingProvider(ABC):
                     for token in tokens:
                         yield token
                     answer.watch.resume()
+                    if pour is not None:
+                        answer.offer(partial(_poured, stream, answer.watch, pour))
+                        pour = None
                 stream.check()
             complete = True
             yield stream.done(request.messages)
@@ -115,6 +122,16 @@ class StreamingProvider(ABC):
             # Not followed: the key would go wherever the upstream points.
             return UpstreamInvalid("The upstream did not answer.", detail=f"redirect, status {answer.status}")
         return self._rejections.of_answer(answer.status, answer.headers, body)
+
+
+def _poured(stream: AnswerStream, watch: Watch, pour: Pour, data: bytes) -> bool:
+    """Whether `data` could be passed on as it came: nearly all of an answer can."""
+    tokens = stream.plain(data)
+    if not tokens or not pour(tokens):
+        return False
+    stream.count(len(tokens))
+    watch.resume()
+    return True
 
 
 def _encoded(body: dict[str, Any]) -> bytes:

@@ -7,7 +7,7 @@ connection back to the pool; any other closes it at once, which is what ends the
 import asyncio
 import re
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 from app.errors import UpstreamError, UpstreamInvalid, UpstreamTruncated, UpstreamUnreachable
@@ -45,6 +45,10 @@ class Answer:
             return await self._connection.read()
         except (ConnectionBroken, NotHTTP) as error:
             raise UpstreamTruncated("The upstream's connection broke.", detail=_named(error)) from None
+
+    def offer(self, taker: Callable[[bytes], bool]) -> None:
+        """While somebody waits in `read`, let `taker` have what comes; what it refuses, `read` returns."""
+        self._connection.taker = taker
 
     async def read_all(self, bytes_max: int, seconds: float) -> bytes:
         """As much of the answer as comes within these bounds."""

@@ -1,6 +1,7 @@
 """One try of one upstream: its place in the queue, its word to the breaker, its line on the bill."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Sequence
+from functools import partial
 from time import monotonic
 
 from app.events import Done, Token
@@ -12,13 +13,23 @@ from app.routing.verdict import Verdict
 
 
 class Attempt:
-    """`begin` it, read `events`, `close` it."""
+    """`begin` it, read `events`, `close` it.
 
-    def __init__(self, target: Target, request: GenerationRequest, bill: Bill) -> None:
+    Args:
+        pour: told who pours, see `Pour`.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        request: GenerationRequest,
+        bill: Bill,
+        pour: Callable[["Attempt", Sequence[Token]], bool],
+    ) -> None:
         self.target = target
         self.item = Item(target.name, target.price, words(request.messages))
         self.pump: Pump | None = None
-        self.events: AsyncGenerator[Token | Done, None] = target.provider.generate(request)
+        self.events: AsyncGenerator[Token | Done, None] = target.provider.generate(request, partial(pour, self))
         self._bill = bill
         self._begun_at: float | None = None
         self._closed = False

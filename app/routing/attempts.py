@@ -5,14 +5,14 @@ again. After it the model's policy says how far an answer may be rescued; where 
 """
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from typing import TYPE_CHECKING
 
 import structlog
 
 from app.errors import InvalidRequest, SluiceError, UpstreamError, UpstreamTruncated, UpstreamUnavailable
 from app.events import Done, Reset, Token, Usage
-from app.providers.base import GenerationRequest
+from app.providers.base import GenerationRequest, Pour
 from app.routing.attempt import Attempt
 from app.routing.bill import Bill
 from app.routing.continuation import Differs, Echo, Splice
@@ -49,6 +49,7 @@ class Attempts:
         self._said = Said(said)
         self._ways = route.ways_after_takeover if said else route.ways
         self._failure: SluiceError | None = LOST if said else None
+        self._pour: Pour
         # Of the attempt that runs.
         self._attempt: Attempt | None = None
         self._filter: Splice | Echo | None = None
@@ -57,12 +58,13 @@ class Attempts:
         self._thinks = False
         self._tokens = 0
 
-    async def events(self) -> AsyncGenerator[Token | Done | Reset, None]:
-        """What the reader gets, up to a `Done`.
+    async def events(self, pour: Pour) -> AsyncGenerator[Token | Done | Reset, None]:
+        """What the reader gets, up to a `Done`; what an upstream can pour past this goes into `pour`.
 
         Raises:
             SluiceError: how it ended otherwise.
         """
+        self._pour = pour
         while True:
             way, target = await self._next()
             if way == "reset" and self._failure is not None:
@@ -130,7 +132,7 @@ class Attempts:
             self._filter = None if target.prefill in {"native", "whole"} else Echo(self._said.text, given)
         self._answered = self._delivered = self._thinks = False
         self._tokens = 0
-        attempt = self._attempt = Attempt(target, request, self._bill)
+        attempt = self._attempt = Attempt(target, request, self._bill, self._poured)
         try:
             await attempt.begin()
         except UpstreamUnavailable as error:
@@ -155,7 +157,7 @@ class Attempts:
             if found is None or found[1]:
                 return None
             self._course.go(found[0])
-            second = Attempt(found[0], self._request, self._bill)
+            second = Attempt(found[0], self._request, self._bill, self._poured)
             await second.begin()
             return second
 
@@ -188,6 +190,17 @@ class Attempts:
         self._delivered = True
         self._said.add(token.text)
         return token
+
+    def _poured(self, attempt: Attempt, tokens: Sequence[Token]) -> bool:
+        """The way of nearly every token of a healthy stream; whatever else has to be done for one is not done here."""
+        apart = attempt is not self._attempt or attempt.pump is not None
+        if apart or self._filter is not None or not self._delivered or not self._pour(tokens):
+            return False
+        self._tokens += len(tokens)
+        self._said.content_tokens += len(tokens)
+        for token in tokens:
+            self._said.add(token.text)
+        return True
 
     def _finish_filter(self, event: Token | Done) -> Token | None:
         """What was held back, where `event` shows that the text is over."""

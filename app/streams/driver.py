@@ -1,7 +1,7 @@
 """Drives a generation to an end that is always said, and accounts for it once."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from time import monotonic
 
@@ -75,7 +75,20 @@ class Driver:
         bytes_left = self._stream_bytes_max - len(generation.said)
         tokens_left = _tokens_left(generation)
         pause_at = bytes_left - PENDING_BYTES_MAX
-        async with aclosing(attempts.events()) as events:
+
+        def pour(tokens: Sequence[Token]) -> bool:
+            nonlocal bytes_left, tokens_left
+            left = bytes_left - sum([len(token.text) for token in tokens])
+            full = generation.pending_count >= PENDING_EVENTS_MAX or left < max(0, pause_at)
+            if full or 0 <= tokens_left < len(tokens):
+                return False
+            bytes_left = left
+            tokens_left -= len(tokens)
+            for token in tokens:
+                self._committer.add(generation, token)
+            return True
+
+        async with aclosing(attempts.events(pour)) as events:
             async for event in events:
                 if type(event) is Token:
                     bytes_left -= len(event.text)

@@ -96,8 +96,12 @@ class Generation:
 
     def committed(self, append: Append) -> None:
         """It is in the log: readers may have it."""
-        epoch, seq = append.first
-        self._deliver([(Cursor(epoch, seq + offset), event) for offset, event in enumerate(append.events)])
+        first, events = append.first, append.events
+        if len(events) == 1:  # nearly always
+            self._deliver([(first, events[0])])
+        else:
+            epoch, seq = first
+            self._deliver([(Cursor(epoch, seq + offset), event) for offset, event in enumerate(events)])
 
     def deliver_unlogged(self, events: Sequence[Event]) -> None:
         """The log is away: readers get what there is, without ids."""

@@ -1,12 +1,12 @@
 """A cursor in a stream: what lies behind it comes from the log, what is new from the tail, and nobody sees the seam."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from app.errors import CursorGone
 from app.events import ENDS
 from app.streams.log import Cursor, StreamLog, StreamRecord, check_contiguous
-from app.streams.tail import Entry, Tail
+from app.streams.tail import Entry, Tail, Wake
 
 # One page of history; between two pages other streams get their turn.
 PAGE_EVENTS_MAX = 500
@@ -23,11 +23,11 @@ class Reader:
         self._tail = tail
         self._log = log
         self._position = tail.position(after)
-        self._wake: Callable[[], None] | None = None
+        self._wake: Wake | None = None
         self._beyond_cursor = False
 
-    def follow(self, wake: Callable[[], None]) -> None:
-        """Call `wake` when there is more to take; once, until `close`."""
+    def follow(self, wake: Wake) -> None:
+        """Call `wake` when there is more to take, until `close`; see `Tail.follow`."""
         self._wake = wake
         self._tail.follow(wake)
 
@@ -36,10 +36,18 @@ class Reader:
             self._tail.unfollow(self._wake)
             self._wake = None
 
-    @property
-    def flowing(self) -> bool:
-        """Whether what comes next is one event after the other, and no end of any kind."""
-        return not self._tail.ended and self._tail.broken is None
+    def passes(self, entries: Sequence[Entry], first: int) -> bool:
+        """Go past what the tail has just got, if the reader stood right before it and it does not end the stream."""
+        if self._position != first or not entries or self._tail.ended:
+            return False
+        self._position = first + len(entries)
+        cursor = entries[-1][0]
+        if cursor is None:
+            self._beyond_cursor = True
+        else:
+            self.cursor = cursor
+            self._beyond_cursor = False
+        return True
 
     async def take(self) -> Sequence[Entry]:
         """What there is behind the cursor, which moves past it; empty when that is nothing yet.

@@ -192,16 +192,20 @@ class Push:
         self._encode = encoder.encode
         self._delivery = delivery
 
-    def __call__(self) -> None:
-        """The tail has changed."""
+    def __call__(self, entries: Sequence[Entry], first: int) -> None:
+        """The tail has changed: see `Tail.follow`."""
         connection = self._connection
-        entries = self._reader.take_now() if self._reader.flowing and connection.open_to_push else None
-        if not entries:
+        # Both look, and `passes` moves the reader: only what is then sent may be passed.
+        if not connection.open_to_push or not self._reader.passes(entries, first):
             connection.wake()
             return
         self._delivery.count(entries)
         try:
-            body = b"".join([self._encode(cursor, event) for cursor, event in entries])
+            if len(entries) == 1:
+                cursor, event = entries[0]
+                body = self._encode(cursor, event)
+            else:
+                body = b"".join([self._encode(cursor, event) for cursor, event in entries])
         except Exception as error:
             # It belongs to the task of this connection; here it would end the delivery of a commit to all others.
             connection.fail(error)
@@ -218,7 +222,7 @@ class BatchResponse(ReaderResponse):
 
     async def _serve(self, reader: Reader, connection: Connection, scope: Scope, delivery: "Delivery") -> str:
         events: list[Event] = []
-        reader.follow(connection.wake)
+        reader.follow(lambda _entries, _first: connection.wake())
         while not reader.ended and not connection.gone and not connection.leaving:
             if entries := await reader.take():
                 delivery.count(entries)
@@ -261,12 +265,12 @@ class Delivery:
         for _, event in entries:
             if type(event) is Token:
                 self.tokens += 1
+                if self._first_token_seconds is None:
+                    self._first_token_seconds = monotonic() - self._started
             elif type(event) is Failed:
                 self.outcome = event.code
             elif type(event) is Done:
                 self._done = event
-        if self.tokens and self._first_token_seconds is None:
-            self._first_token_seconds = monotonic() - self._started
 
     def note(self, scope: Scope, reader: Reader, outcome: str) -> None:
         """Leave what the access log's line says of this stream."""

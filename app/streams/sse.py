@@ -131,6 +131,8 @@ class OpenAIEncoder:
         opening = b"" if self._opened else self._head + b'"role":"assistant","content":""' + self._tail
         self._opened = True
         if type(event) is Token:
+            if event.kind == "content":
+                return b'%b%b"content":%b%b' % (opening, self._head, json_bytes(event.text), self._tail)
             return opening + self._head + _delta(event) + self._tail
         if type(event) is Done:
             return opening + self._done(event)
@@ -149,8 +151,6 @@ class OpenAIEncoder:
 
 
 def _delta(token: Token) -> bytes:
-    if token.kind == "content":
-        return b'"content":' + json_bytes(token.text)
     if token.kind == "thought":
         return b'"reasoning_content":' + json_bytes(token.text)
     return b'"tool_calls":' + json_bytes(_decoder.decode(token.text))

@@ -20,6 +20,8 @@ UNLOGGED_EVENTS_KEPT = 4096
 
 # The cursor is None while the log is away: such an event has no id, and nobody can resume behind it.
 Entry = tuple[Cursor | None, Event]
+# Told what is new, and the number of its first entry; without entries, something else has changed.
+Wake = Callable[[Sequence[Entry], int], None]
 
 
 class Tail:
@@ -38,27 +40,33 @@ class Tail:
         # Of what lies before the oldest entry; None where that never got an id, and nobody can say that he is there.
         self._before: Cursor | None = after
         self._unnamed_dropped = 0
-        self._wakers: list[Callable[[], None]] = []
+        self._wakers: list[Wake] = []
 
-    def follow(self, wake: Callable[[], None]) -> None:
+    @property
+    def end(self) -> int:
+        """The number that the next entry will have."""
+        return self.start + len(self.entries)
+
+    def follow(self, wake: Wake) -> None:
         """Call `wake` after every change from now on."""
         self._wakers.append(wake)
 
-    def unfollow(self, wake: Callable[[], None]) -> None:
+    def unfollow(self, wake: Wake) -> None:
         self._wakers.remove(wake)
 
     def extend(self, entries: Sequence[Entry]) -> None:
         """Add what is in the log now, or, while the log is away, what never waited for it."""
+        first = self.start + len(self.entries)
         self.entries += entries
         cursor, event = entries[-1]
         if cursor is not None:
             self.last = cursor
-        if isinstance(event, ENDS):
+        if type(event) in ENDS:
             self.ended = True
         kept = EVENTS_KEPT if cursor is not None else UNLOGGED_EVENTS_KEPT
         if len(self.entries) > 2 * kept:
             self._drop(len(self.entries) - kept)
-        self.wake()
+        self._wake(entries, first)
 
     def name_unlogged(self, cursors: Sequence[Cursor]) -> None:
         """Give the newest entries without a cursor theirs: they are in the log now."""
@@ -73,13 +81,12 @@ class Tail:
     def break_off(self, error: SluiceError) -> None:
         """Whoever fills the tail cannot go on: readers get `error` behind what there is."""
         self.broken = error
-        self.wake()
+        self._wake((), self.end)
 
-    def wake(self) -> None:
-        """Let every reader look."""
+    def _wake(self, entries: Sequence[Entry], first: int) -> None:
         for wake in self._wakers:
             try:
-                wake()
+                wake(entries, first)
             except Exception:
                 # One reader's trouble must not keep a commit from all others that are in it.
                 log.exception("waking a reader failed")
@@ -92,7 +99,7 @@ class Tail:
         return self.start if after == self._before else None
 
     def _drop(self, count: int) -> None:
-        self._unnamed_dropped += sum(cursor is None for cursor, _ in self.entries[:count])
+        self._unnamed_dropped += [cursor for cursor, _ in self.entries[:count]].count(None)
         self._before = self.entries[count - 1][0]
         del self.entries[:count]
         self.start += count

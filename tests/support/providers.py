@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, Callable
 from time import monotonic
 
 from app.events import Done, Token, Usage
-from app.providers.base import GenerationRequest
+from app.providers.base import GenerationRequest, Pour
 
 Step = Token | Done | float | BaseException | asyncio.Event | Callable[[], object]
 
@@ -34,7 +34,9 @@ class Steps:
         self._steps = steps
         self._closing_seconds = closing_seconds
 
-    async def generate(self, request: GenerationRequest) -> AsyncGenerator[Token | Done, None]:
+    async def generate(
+        self, request: GenerationRequest, pour: Pour | None = None
+    ) -> AsyncGenerator[Token | Done, None]:
         self.started += 1
         try:
             for step in self._steps:

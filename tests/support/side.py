@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator
 
 from app.errors import CursorGone
 from app.events import Done, Token, Usage
-from app.providers.base import GenerationRequest
+from app.providers.base import GenerationRequest, Pour
 from app.routing.route import Resume, Route
 from app.streams.follower import Follower
 from app.streams.log import START, Backend, OnDisconnect, StreamRecord, parse_id
@@ -31,7 +31,9 @@ class Talker:
         self.started = 0
         self.closed = 0
 
-    async def generate(self, request: GenerationRequest) -> AsyncGenerator[Token | Done, None]:
+    async def generate(
+        self, request: GenerationRequest, pour: Pour | None = None
+    ) -> AsyncGenerator[Token | Done, None]:
         self.started += 1
         try:
             for number in range(len(request.prefix.split()) + 1, TOKENS + 1):
@@ -79,7 +81,7 @@ class Side:
             journal.wrong("the id of an event that was delivered is not in the log")
             return
         journal.begin()
-        reader.follow(news.set)
+        reader.follow(lambda _entries, _first: news.set())
         try:
             async with asyncio.timeout(seconds):
                 while journal.end is None and len(journal.tokens) < tokens:

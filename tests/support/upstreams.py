@@ -7,7 +7,7 @@ from typing import Any
 
 from app.errors import SluiceError
 from app.events import Done, Reset, Token
-from app.providers.base import GenerationRequest
+from app.providers.base import GenerationRequest, Pour
 from app.routing.bill import Bill
 from app.routing.breaker import Breaker
 from app.routing.gate import Gate
@@ -28,7 +28,9 @@ class Takes:
     def closed(self) -> int:
         return sum(take.closed for take in self.takes)
 
-    async def generate(self, request: GenerationRequest) -> AsyncGenerator[Token | Done, None]:
+    async def generate(
+        self, request: GenerationRequest, pour: Pour | None = None
+    ) -> AsyncGenerator[Token | Done, None]:
         take = self.takes[min(len(self.requests), len(self.takes) - 1)]
         self.requests.append(request)
         async with aclosing(take.generate(request)) as events:
@@ -84,7 +86,7 @@ async def got(
     """All of one generation, or its first `until` events."""
     found = Got()
     try:
-        async with aclosing(route.begin(request, said, readers, found.bill).events()) as events:
+        async with aclosing(route.begin(request, said, readers, found.bill).events(lambda _: False)) as events:
             async for event in events:
                 found.events.append(event)
                 if len(found.events) == until:

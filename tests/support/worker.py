@@ -75,7 +75,7 @@ class Worker:
     async def read(self, reader: Reader) -> list[Event]:
         """All events of a stream that ends, read as they come."""
         news = asyncio.Event()
-        reader.follow(news.set)
+        reader.follow(lambda _entries, _first: news.set())
         events: list[Event] = []
         while not reader.ended:
             news.clear()

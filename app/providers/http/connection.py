@@ -5,6 +5,7 @@ Bytes are parsed by llhttp, which is what Node.js reads HTTP with (httptools).
 """
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import httptools
@@ -53,6 +54,8 @@ class HttpConnection(asyncio.Protocol):
         self._keeps_alive = False
         self._sent = False
         self._failure: Exception | None = None
+        # Offered what comes while somebody waits in `read`; true if that is settled, and nobody has to be woken.
+        self.taker: Callable[[bytes], bool] | None = None
         self.status = 0
         self.headers: CIMultiDict[str] = CIMultiDict()
         self.complete = False
@@ -118,10 +121,12 @@ class HttpConnection(asyncio.Protocol):
     def rest(self) -> None:
         """Nobody reads here until the next request; whatever comes meanwhile ends the connection."""
         self._asked = False
+        self.taker = None
 
     def abort(self) -> None:
         """Close the connection at once: in order, it would first send what is left, and over TLS wait for a goodbye."""
         self.closed = True
+        self.taker = None
         self._parser = None  # which holds this object, and this it
         if self._transport is not None:
             self._transport.abort()
@@ -162,7 +167,22 @@ class HttpConnection(asyncio.Protocol):
             self._break(NotHTTP(str(error)))
         if not self._head_done and self._head_bytes > HEAD_BYTES_MAX:
             self._break(NotHTTP(f"headers over {HEAD_BYTES_MAX} bytes"))
-        self._wake()
+        if not self._is_taken():
+            self._wake()
+
+    def _is_taken(self) -> bool:
+        chunks = self._chunks
+        if self.taker is None or self._waiter is None or self._waiter.done() or not chunks or self.complete:
+            return False
+        try:
+            if not self.taker(chunks[0] if len(chunks) == 1 else b"".join(chunks)):
+                return False
+        except Exception as error:
+            # It is the reader's: here it would only end in the event loop's log.
+            self._failure = error
+            return False
+        self._chunks, self._buffered_bytes = [], 0
+        return True
 
     def eof_received(self) -> None:
         self._end(None)

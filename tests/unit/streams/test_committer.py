@@ -91,11 +91,11 @@ async def test_a_reader_whose_waking_fails_takes_nothing_from_the_others(log: Me
     first, second = await generation(log, "a"), await generation(log, "b")
     woken: list[int] = []
 
-    def stumble() -> None:
+    def stumble(_entries: object, _first: int) -> None:
         raise RuntimeError("no")
 
     first.tail.follow(stumble)
-    first.tail.follow(lambda: woken.append(1))
+    first.tail.follow(lambda _entries, _first: woken.append(1))
     for _ in range(2):
         committer.add(first, Token("1"))
         committer.add(second, Token("1"))
