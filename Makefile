@@ -29,6 +29,10 @@ soak: $(DEVELOPMENT) ## Run the long variants, about 15 minutes, and write what 
 	@scripts/install-system-packages.sh
 	$(PYTHON) -m pytest -m soak --reruns 0 tests/soak $(ARGS)
 
+interop: $(DEVELOPMENT) ## Try LangChain's and the AI SDK's clients, in environments of their own (needs npm)
+	@scripts/interop-clients.sh
+	$(PYTHON) -m pytest -m interop --reruns 0 tests/interop $(ARGS)
+
 check: lint types imports generated ## Lint, types, import directions, and documents that are made from the code
 
 lint: $(DEVELOPMENT) ## Look for mistakes and for what `make format` would change
@@ -70,4 +74,4 @@ clean: ## Remove what was made here, except the virtual environment
 $(RUNTIME) $(DEVELOPMENT): .venv/installed-%: %.lock
 	@scripts/setup.sh $< $@
 
-.PHONY: help setup run serve test soak check lint types imports generated generate format lock faults bench examples clean
+.PHONY: help setup run serve test soak interop check lint types imports generated generate format lock faults bench examples clean
