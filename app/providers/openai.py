@@ -9,10 +9,20 @@ from app.providers.streaming import StreamingProvider
 
 
 class OpenAIProvider(StreamingProvider):
-    """One upstream; implements `Provider`."""
+    """One upstream; implements `Provider`.
+
+    Args:
+        usage_chunk: whether it takes `stream_options`; some servers refuse what they do not know.
+
+    The other arguments are `StreamingProvider`'s.
+    """
 
     path = "/chat/completions"
     stream = ChatStream
+
+    def __init__(self, *, usage_chunk: bool = True, **common: Any) -> None:
+        super().__init__(**common)
+        self._usage_chunk = usage_chunk
 
     def _own_headers(self, request: GenerationRequest) -> dict[str, str]:
         del request
@@ -28,6 +38,8 @@ class OpenAIProvider(StreamingProvider):
             "stream": True,
             "stream_options": {**(options if isinstance(options, dict) else {}), "include_usage": True},
         }
+        if not self._usage_chunk:
+            del body["stream_options"]
         if request.max_tokens is not None:
             body["max_tokens"] = request.max_tokens
         if request.temperature is not None:

@@ -1,5 +1,7 @@
 """What of a further attempt's text is new to a reader who has the beginning already."""
 
+from itertools import takewhile
+
 from app.events import Token
 
 
@@ -59,7 +61,8 @@ class Echo:
     """
 
     def __init__(self, said: str, given: str) -> None:
-        self._said = said
+        self._said: str | None = said  # None: it is not being said again
+        # The reader has it, and the upstream, which was not given it, says it first.
         self._blank = said[len(given) :]
         self._held = ""
         self.done = False
@@ -67,7 +70,7 @@ class Echo:
     def take(self, token: Token) -> Token | None:
         """What of the text so far is new; None while that is not known."""
         self._held += token.text
-        if self._said.startswith(self._held) and self._held != self._said:
+        if self._said is not None and self._held != self._said and self._said.startswith(self._held):
             return None
         return self._release()
 
@@ -76,14 +79,13 @@ class Echo:
         return self._release() if self._held else None
 
     def _release(self) -> Token | None:
-        held, self._held = self._held, ""
-        self.done = True
-        new = held.removeprefix(self._said) if held.startswith(self._said) else self._without_blank(held)
-        return Token(new) if new else None
-
-    def _without_blank(self, text: str) -> str:
-        """The reader has the blank that was not given, and which the upstream therefore says."""
-        blank = self._blank
-        while blank and not text.startswith(blank):
-            blank = blank[1:]
-        return text[len(blank) :]
+        text, self._held = self._held, ""
+        if self._said is not None and text.startswith(self._said):
+            text, self._blank = text[len(self._said) :], ""
+        self._said = None
+        both = zip(text, self._blank, strict=False)
+        same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], both))
+        text, self._blank = text[same:], self._blank[same:]
+        # The blank may come in pieces; whatever else comes is new, and so is all behind it.
+        self.done = bool(text) or not self._blank
+        return Token(text) if text else None

@@ -66,4 +66,4 @@ def _provider(upstream: Upstream, model: str) -> Provider:
     }
     if upstream.provider == "anthropic":
         return AnthropicProvider(base_url=str(upstream.base_url or BASE_URL), **common)
-    return OpenAIProvider(base_url=str(upstream.base_url), **common)
+    return OpenAIProvider(base_url=str(upstream.base_url), usage_chunk=upstream.usage_chunk, **common)

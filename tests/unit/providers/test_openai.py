@@ -20,7 +20,7 @@ from app.errors import (
     UpstreamTruncated,
     UpstreamUnreachable,
 )
-from app.events import Token, Usage
+from app.events import Done, Token, Usage
 from app.providers.base import GenerationRequest
 from tests.support.upstream import ScriptedUpstream
 from tests.support.upstream_script import Script
@@ -47,6 +47,16 @@ async def test_tokens_are_handed_on_as_they_come(upstream: ScriptedUpstream, pro
     async with aclosing(provide().generate(asked("paced"))) as events:
         at = [monotonic() async for _ in events]
     assert all(later - earlier > 0.1 for earlier, later in pairwise(at[:5]))
+
+
+async def test_an_upstream_that_takes_no_stream_options_gets_none(upstream: ScriptedUpstream, provide: Provide) -> None:
+    upstream.script("plain")
+    request = GenerationRequest("plain", [{"role": "user", "content": "a"}], extra={"stream_options": {"a": 1}})
+    async with aclosing(provide(usage_chunk=False).generate(request)) as events:
+        done = [event async for event in events][-1]
+    assert "stream_options" not in upstream.requests("plain")[-1].body
+    assert isinstance(done, Done)
+    assert done.usage == Usage(1, 8)  # counted here
 
 
 async def test_the_callers_fields_go_under_ours(upstream: ScriptedUpstream, provide: Provide) -> None:

@@ -454,3 +454,13 @@ async def test_places_are_given_back_whatever_happens() -> None:
         if not task.cancelled() and (error := task.exception()):
             assert not isinstance(error, SluiceError)
         assert gate.free
+
+
+def test_a_percentile_is_known_once_there_are_enough() -> None:
+    upstream = target(Takes(WHOLE))
+    for number in range(19):
+        upstream.answered_after(number / 10)
+    assert upstream.first_token_percentile(95) is None
+    upstream.answered_after(1.9)
+    assert upstream.first_token_percentile(50) == 0.9
+    assert upstream.first_token_percentile(95) == 1.8

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pytest
 
 from app.errors import LogUnavailable
-from app.events import Done, Event, Token, Usage
+from app.events import Done, Event, Reset, Token, Usage
 from app.streams.committer import Committer
 from app.streams.generation import Generation
 from app.streams.log import START, Append, AppendResult, Cursor, StreamRecord
@@ -150,3 +150,42 @@ async def test_while_the_log_is_away_readers_get_events_without_ids_and_then_wit
     await until(lambda: committer.available)
     assert [cursor for cursor, _ in stream.tail.entries] == [Cursor(0, 1)]
     assert await log.read("a" * 24, START, 10) == [(Cursor(0, 1), Token("1", index=1))]
+
+
+@pytest.mark.parametrize("log", [MemoryLog, Away])
+async def test_a_reset_opens_the_next_epoch_whatever_is_said_in_the_same_turn(log: type[MemoryLog]) -> None:
+    """An answer may begin again, and once more, before anything of it was committed. Numbers begin anew."""
+    there = log()
+    if isinstance(there, Away):
+        there.away = False
+    committer = Committer(there)
+    stream = await generation(there, "a")
+    said: list[Event] = [Token("1"), Token("2"), Reset("x"), Token("3"), Reset("y"), Reset("z"), Token("4"), DONE]
+    for event in said:
+        committer.add(stream, event)
+    await committer.flush()
+    found = await there.read(stream.record.stream_id, START, 100)
+    assert [tuple(cursor) for cursor, _ in found] == [
+        (0, 1), (0, 2), (1, 0), (1, 1), (2, 0), (3, 0), (3, 1), (3, 2),
+    ]  # fmt: skip
+    events = [event for _, event in found]
+    assert events == told(stream)
+    assert [event.index for event in events if isinstance(event, Token)] == [1, 2, 1, 1]
+
+
+async def test_resets_while_the_log_is_away_are_kept_for_its_return_under_their_own_cursors() -> None:
+    log = Away()
+    committer = Committer(log)
+    stream = await generation(log, "a")
+    said: list[Event] = [Token("1"), Reset("x"), Token("2")]
+    for event in said:
+        committer.add(stream, event)
+        await committer.flush()
+    assert told(stream) == [Token("1", index=1), Reset("x"), Token("2", index=1)]
+    log.away = False
+    committer.add(stream, DONE)
+    await until(lambda: committer.logs(stream))
+    await committer.flush()
+    found = await log.read(stream.record.stream_id, START, 100)
+    assert [tuple(cursor) for cursor, _ in found] == [(0, 1), (1, 0), (1, 1), (1, 2)]
+    await committer.aclose()
