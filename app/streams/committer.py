@@ -29,6 +29,7 @@ class Committer:
 
     def __init__(self, stream_log: StreamLog) -> None:
         self._log = stream_log
+        self._loop = asyncio.get_running_loop()  # kept, since asking for it is a system call
         # Dictionaries for their order: first come, first committed.
         self._dirty: dict[Generation, None] = {}
         self._backlog: dict[Generation, list[Append]] = {}
@@ -60,7 +61,7 @@ class Committer:
 
     async def room(self, generation: Generation, events: int = PENDING_EVENTS_MAX) -> None:
         """Wait until fewer `events` of the stream wait for their commit."""
-        while generation.pending_count >= events:
+        while len(generation.pending) >= events:
             self._settled.clear()
             await self._settled.wait()
 
@@ -74,16 +75,16 @@ class Committer:
         self._dirty[generation] = None
         if self._turn is None and self._committing is None:
             # Behind whatever else this turn of the loop has read: all of that goes into one commit.
-            self._turn = asyncio.get_running_loop().call_soon(self._commit)
+            self._turn = self._loop.call_soon(self._commit)
 
     def _commit(self) -> None:
         self._turn = None
         # What was lost meanwhile has nothing pending any more.
-        generations = self._logged([generation for generation in self._dirty if generation.pending_count])
+        generations = self._logged([generation for generation in self._dirty if generation.pending])
         self._dirty.clear()
         batch = [generation.take_pending() for generation in generations]
         # Behind a reset there is more, which is an append of its own.
-        more = [generation for generation in generations if generation.pending_count]
+        more = [generation for generation in generations if generation.pending]
         if self._backlog or self._away:
             generations, batch = self._keep_behind(generations, batch)
         results = self._append_nowait(batch) if batch else []
@@ -132,7 +133,7 @@ class Committer:
     def _logged(self, generations: list[Generation]) -> list[Generation]:
         """Those that the log knows; the others began while it was away, and are delivered at once."""
         for generation in generations:
-            while not generation.fence and generation.pending_count:
+            while not generation.fence and generation.pending:
                 generation.deliver_unlogged(generation.take_pending().events)
         return [generation for generation in generations if generation.fence]
 

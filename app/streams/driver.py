@@ -14,7 +14,8 @@ from app.routing.bill import Bill
 from app.routing.route import Route
 from app.routing.ways import Readers
 from app.streams.account import Account
-from app.streams.committer import PENDING_BYTES_MAX, PENDING_EVENTS_MAX, Committer
+from app.streams.allowance import Allowance
+from app.streams.committer import PENDING_EVENTS_MAX, Committer
 from app.streams.generation import Generation
 
 log = structlog.get_logger(__name__)
@@ -72,18 +73,11 @@ class Driver:
             return Internal("The server failed.").as_event()
 
     async def _drive(self, generation: Generation, attempts: Attempts) -> Done:
-        bytes_left = self._stream_bytes_max - len(generation.said)
-        tokens_left = _tokens_left(generation)
-        pause_at = bytes_left - PENDING_BYTES_MAX
+        left = Allowance(self._stream_bytes_max, generation)
 
         def pour(tokens: Sequence[Token]) -> bool:
-            nonlocal bytes_left, tokens_left
-            left = bytes_left - sum([len(token.text) for token in tokens])
-            full = generation.pending_count >= PENDING_EVENTS_MAX or left < max(0, pause_at)
-            if full or 0 <= tokens_left < len(tokens):
+            if len(generation.pending) >= PENDING_EVENTS_MAX or not left.covers(tokens):
                 return False
-            bytes_left = left
-            tokens_left -= len(tokens)
             for token in tokens:
                 self._committer.add(generation, token)
             return True
@@ -91,22 +85,15 @@ class Driver:
         async with aclosing(attempts.events(pour)) as events:
             async for event in events:
                 if type(event) is Token:
-                    bytes_left -= len(event.text)
-                    if bytes_left < 0:
-                        raise LimitExceeded(f"The stream reached its {self._stream_bytes_max} bytes.")
-                    if tokens_left == 0:
-                        raise LimitExceeded("The stream used up the tokens that its caller has left.")
-                    tokens_left -= 1
+                    left.spend(event)
                 elif type(event) is Done:
                     duration_ms = round((monotonic() - generation.started) * 1000)
                     return Done(event.finish_reason, event.usage, duration_ms, event.cost)
                 self._committer.add(generation, event)
-                if generation.pending_count >= PENDING_EVENTS_MAX:
+                if len(generation.pending) >= PENDING_EVENTS_MAX:
                     await self._committer.room(generation)
-                elif bytes_left < pause_at:
-                    # An upstream that has whole paragraphs ready is read without a pause.
+                elif left.pause_due():
                     await self._committer.room(generation, events=1)
-                    pause_at = bytes_left - PENDING_BYTES_MAX
         raise Internal("The server failed.", detail="a generation that ended without an end")
 
 
@@ -114,14 +101,6 @@ def _is_cancelled() -> bool:
     """Whether somebody asked this very task to stop."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
-
-
-def _tokens_left(generation: Generation) -> int:
-    """How many more its caller has been given; below 0 for any number."""
-    grant = generation.record.grant
-    if grant is None or grant.output_tokens_max == 0:
-        return -1
-    return max(0, grant.output_tokens_max - generation.content_tokens)
 
 
 def _account(generation: Generation, bill: Bill) -> Account:

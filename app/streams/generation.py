@@ -44,7 +44,7 @@ class Generation:
         self.lost = False
         self._on_over = on_over
         self._next = Cursor(tail.last.epoch, tail.last.seq + 1)
-        self._pending: list[Event] = []
+        self.pending: list[Event] = []  # what waits for its commit
         self._resets = 0  # among those
 
     def add(self, event: Event) -> bool:
@@ -62,27 +62,22 @@ class Generation:
             self._resets += 1
         elif isinstance(event, ENDS):
             self.ended, self.end = True, event
-        self._pending.append(event)
+        self.pending.append(event)
         return True
-
-    @property
-    def pending_count(self) -> int:
-        """Events that wait for their commit."""
-        return len(self._pending)
 
     def add_last(self, event: Failed) -> None:
         """Say how the stream ended although it was stopped."""
         self.ended, self.end = True, event
-        self._pending, self._resets = [event], 0
+        self.pending, self._resets = [event], 0
 
     def rewind(self, first: Cursor) -> None:
         """What was to begin at `first` was refused, and what is pending too: the next event takes its place."""
         self._next = first
-        self._pending, self._resets = [], 0
+        self.pending, self._resets = [], 0
 
     def take_pending(self) -> Append:
         """What waits for its commit, as one append; a reset opens the next epoch, and with it the next append."""
-        events, self._pending = self._pending, []
+        events, self.pending = self.pending, []
         first = self._next
         if self._resets:
             if type(events[0]) is Reset:
@@ -90,7 +85,7 @@ class Generation:
                 first = Cursor(first.epoch + 1, 0)
             if self._resets:
                 at = next(index for index, event in enumerate(events[1:], 1) if type(event) is Reset)
-                events, self._pending = events[:at], events[at:]
+                events, self.pending = events[:at], events[at:]
         self._next = Cursor(first.epoch, first.seq + len(events))
         return Append(self.record.stream_id, self.fence, first, events)
 
@@ -120,7 +115,7 @@ class Generation:
     def lose(self) -> None:
         """Somebody else owns the stream: say nothing more and stop the upstream."""
         self.stop()
-        self._pending, self._resets = [], 0
+        self.pending, self._resets = [], 0
         self.lost = True
         self._on_over()
 

@@ -21,7 +21,7 @@ import structlog
 from app.errors import LogFull, LogUnavailable, NotFound
 from app.events import Event
 from app.streams import lmdb_events
-from app.streams.lmdb_commit import LmdbCommit
+from app.streams.lmdb_commit import Ends, LmdbCommit
 from app.streams.lmdb_events import Entry
 from app.streams.lmdb_room import LmdbRoom
 from app.streams.lmdb_store import DAMAGE, LmdbStore, open_store
@@ -44,6 +44,9 @@ FORGET_SECONDS = 0.5
 
 # What reading raises where this version did not write. No damage by itself: a later version may have been there.
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, struct.error, IndexError)
+
+# Streams whose end is remembered; those that are over are forgotten with the rest.
+ENDS_MAX = 4096
 
 T = TypeVar("T")
 
@@ -81,6 +84,7 @@ class LmdbLog:
         # The end of each stream that somebody waits for, as it was when last looked at.
         self._seen: dict[str, tuple[int, int] | None] = {}
         self._poll_timer: asyncio.TimerHandle | None = None
+        self._written: Ends = {}
 
     async def open(self) -> Self:
         """Open the log in the folder, begun anew if this boot has none there that can be used.
@@ -158,16 +162,20 @@ class LmdbLog:
     def _commit(self, batch: Sequence[Append], entries: Sequence[Sequence[Entry]]) -> list[AppendResult]:
         """With the writer lock held."""
 
-        def work(transaction: Write, room: LmdbRoom | None = self._room) -> list[AppendResult]:
-            commit = LmdbCommit(transaction, self._tables, self._streams, room, self._stream_bytes_max)
-            return list(map(commit.append, batch, entries))
+        def work(transaction: Write, room: LmdbRoom | None = self._room) -> tuple[list[AppendResult], Ends]:
+            commit = LmdbCommit(transaction, self._tables, self._streams, room, self._stream_bytes_max, self._written)
+            return list(map(commit.append, batch, entries)), commit.ends
 
         try:
-            return self._transact(work)
+            results, ends = self._transact(work)
         except LogFull:
             # A reader that stands still keeps freed pages from being used again, so that less room is left than it
             # seems: terminal events alone may still fit.
-            return self._transact(lambda transaction: work(transaction, room=None))
+            results, ends = self._transact(lambda transaction: work(transaction, room=None))
+        if len(self._written) > ENDS_MAX:
+            self._written.clear()
+        self._written |= ends
+        return results
 
     def _tell(self, batch: Sequence[Append], results: Sequence[AppendResult]) -> None:
         """Wake the readers; without the lock, which others wait for."""
@@ -299,6 +307,7 @@ class LmdbLog:
         self._waiters.wake_all()
 
     def _close_store(self) -> None:
+        self._written.clear()
         store, self._store = self._store, None
         if store is not None:
             store.close()

@@ -1,0 +1,54 @@
+"""How much more a generation may say: text, and its caller's tokens."""
+
+from collections.abc import Sequence
+
+from app.errors import LimitExceeded
+from app.events import Token
+from app.streams.committer import PENDING_BYTES_MAX
+from app.streams.generation import Generation
+
+
+class Allowance:
+    """What is left of one generation's bounds.
+
+    Args:
+        bytes_max: of all its text, in characters of it.
+    """
+
+    def __init__(self, bytes_max: int, generation: Generation) -> None:
+        self._bytes_max = bytes_max
+        self._bytes_left = bytes_max - len(generation.said)
+        self._pause_at = self._bytes_left - PENDING_BYTES_MAX
+        grant = generation.record.grant
+        self._tokens_left = float("inf")
+        if grant is not None and grant.output_tokens_max:
+            self._tokens_left = max(0, grant.output_tokens_max - generation.content_tokens)
+
+    def spend(self, token: Token) -> None:
+        """
+        Raises:
+            LimitExceeded: it would be too much.
+        """
+        self._bytes_left -= len(token.text)
+        if self._bytes_left < 0:
+            raise LimitExceeded(f"The stream reached its {self._bytes_max} bytes.")
+        if self._tokens_left <= 0:
+            raise LimitExceeded("The stream used up the tokens that its caller has left.")
+        self._tokens_left -= 1
+
+    def covers(self, tokens: Sequence[Token]) -> bool:
+        """Spend all of them, or none where that would be too much, or a pause is due behind them."""
+        bytes_left = self._bytes_left - sum([len(token.text) for token in tokens])
+        if bytes_left < max(0, self._pause_at) or self._tokens_left < len(tokens):
+            return False
+        self._bytes_left = bytes_left
+        self._tokens_left -= len(tokens)
+        return True
+
+    def pause_due(self) -> bool:
+        """Whether the log has to come first for once: an upstream that has whole paragraphs ready is read without a
+        pause, and few events are much text."""
+        if self._bytes_left >= self._pause_at:
+            return False
+        self._pause_at = self._bytes_left - PENDING_BYTES_MAX
+        return True
