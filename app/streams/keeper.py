@@ -107,6 +107,8 @@ class Keeper:
 
     async def reap(self) -> None:
         """Take over what must be finished though nobody reads it; end what nobody came back for."""
+        # First: it leaves a damaged store for a new one, and nothing below works before that.
+        await self._backend.reap()
         if self._streams.draining:
             return
         for stream_id in await self._backend.orphans():
@@ -115,7 +117,6 @@ class Keeper:
             except Unreadable as error:
                 # Left to workers of a later version; the others must not wait for them.
                 log.warning("stream cannot be read by this version", stream=stream_id, detail=error.detail)
-        await self._backend.reap()
 
     async def _see_after(self, stream_id: str) -> None:
         found = await self._backend.describe(stream_id)

@@ -213,7 +213,7 @@ def _more(found: Footprint, before: Footprint) -> Iterator[str]:
 def _body(key: str, rng: random.Random) -> dict[str, Any]:
     simulator = {
         "seed": rng.randrange(2**31),
-        "tokens": rng.randint(50, 120),
+        "tokens": rng.randint(40, 80),
         "tokens_per_second": rng.randint(9, 15),
         "first_token_ms": rng.randint(0, 300),
         "jitter": 0.5,

@@ -9,6 +9,8 @@ BAD = re.compile(
     "Traceback|Task was destroyed|never retrieved|never awaited|exit cancel scope|different Context|WORKER TIMEOUT"
     "|ResourceWarning|coredump|lines dropped|duty failed|stream task failed|stream log failed|generation failed"
 )
+# Of two workers that are aborted at once, each writes its stack in pieces.
+_PIECE = re.compile(r"\d+ in \S+$|[0-9a-fx]+ \(most recent call first\):$")
 # NGINX's own, before it has opened its log.
 _NGINX = re.compile(r"\d{4}/\d\d/\d\d [\d:]+ \[notice\] ")
 _ABORTED = re.compile(
@@ -22,7 +24,7 @@ def wrong_lines(log: str, also_bad: str = "") -> Iterator[str]:
     for line in _programs(log):
         if bad.search(line):
             yield f"in the log: {line[:2000]}"
-        elif line.strip() and not (_is_json(line) or _ABORTED.match(line) or _NGINX.match(line)):
+        elif line.strip() and not (_is_json(line) or _is_stack(line) or _NGINX.match(line)):
             yield f"not JSON: {line[:300]}"
 
 
@@ -36,6 +38,10 @@ def _programs(log: str) -> Iterator[str]:
             own = False
         if not own and not line.startswith("sluice: "):
             yield line
+
+
+def _is_stack(line: str) -> bool:
+    return bool(_ABORTED.match(line) or _PIECE.match(line))
 
 
 def _is_json(line: str) -> bool:
