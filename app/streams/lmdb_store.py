@@ -37,7 +37,7 @@ OPEN_SECONDS_MAX = 30.0
 # A slot of 64 bytes for each process that reads.
 READERS_MAX = 1024
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-# BadTxnError: a transaction goes on to say so once a step of it has met damage, also one whose error LMDB kept to itself.
+# BadTxnError: what a transaction says once a step of it has met damage, also one whose error LMDB kept to itself.
 # Opened anew such a store looks sound, and the log would be away for ever.
 DAMAGE = (
     *(lmdb.CorruptedError, lmdb.InvalidError, lmdb.PageNotFoundError, lmdb.VersionMismatchError),
