@@ -25,6 +25,11 @@ class SluiceProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES_MAX)
 
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        # Uvicorn leaves the timer of one that was reset, and with it all that the connection had, until it fires.
+        self._unset_keepalive_if_required()
+
     def on_message_begin(self) -> None:
         super().on_message_begin()
         scope: Any = self.scope

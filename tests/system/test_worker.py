@@ -3,19 +3,25 @@
 import json
 import os
 import signal
+import socket
+import struct
 import sys
 from contextlib import ExitStack
 from fcntl import F_SETPIPE_SZ, fcntl
+from itertools import combinations
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
+from urllib.parse import urlsplit
 
 import psutil
 import pytest
 
 from tests.support.call import Call, ask, finish_all
 from tests.support.chain import Chain
+from tests.support.footprint import footprint, inside_env
 from tests.support.gunicorn import Gunicorn
+from tests.support.redis import RedisServer
 from tests.support.surfaces import NATIVE, OPENAI, SURFACES, Surface
 from tests.support.workers import active_streams, pid_behind, sockets, until
 
@@ -30,6 +36,9 @@ LASTING = {"tokens": TOKENS, "tokens_per_second": TOKENS_PER_SECOND, "first_toke
 ENDLESS = {"tokens": 5000, "tokens_per_second": 10, "first_token_ms": 0}
 AT_ONCE = {"tokens": 3, "tokens_per_second": 0, "first_token_ms": 0}
 GAP_SECONDS_MAX = 0.5
+# What a worker allocates for its first requests it keeps: a few megabytes. A connection takes 6 KB while it is there.
+WARM_RESETS, RESETS, RESETS_BYTES_MAX = 300, 2500, 6_000_000
+IDLE_STOP_SECONDS_MAX = 3.0
 
 every_surface = pytest.mark.parametrize("surface", SURFACES, ids=lambda surface: surface.name)
 
@@ -224,3 +233,66 @@ def test_every_line_is_json_of_one_format_and_names_its_request() -> None:
     assert [accesses[identity]["status"] for identity in ids] == [200, 200, 200, 422]
     assert accesses["my-id.1"]["outcome"] == "completed"
     assert accesses["my-id.1"]["stream_id"] == given.headers["x-stream-id"]
+
+
+@pytest.mark.parametrize("jump_seconds", [-3600, 3600])
+def test_a_clock_that_jumps_by_an_hour_loses_no_stream(jump_seconds: int) -> None:
+    """Leases, the time that an ended stream is kept, and a key's record follow another clock than the wall's."""
+    poke = f"real = time.time\ntime.time = lambda: real() + {jump_seconds}"
+    with Gunicorn(poke=poke) as gunicorn:
+        key = {"Idempotency-Key": "across"}
+        body = {"prompt": "x", "stream": True, "simulator": {**LASTING, "tokens": 30}}
+        ended = ask(gunicorn.url, NATIVE.path, {"prompt": "x", "stream": True, "simulator": AT_ONCE})
+        with Call(gunicorn.url, NATIVE.path, body, headers=key).until(3) as call:
+            gunicorn.poke()
+            sleep(2.5)  # a beat, and a round of the reaper
+            joined = Call(gunicorn.url, NATIVE.path, body, headers=key).finish()
+            assert call.finish().verdict == joined.verdict == "complete"
+        assert joined.frames == call.frames
+        for whole in (ended, call):
+            again = ask(gunicorn.url, f"/api/v1/streams/{whole.headers['x-stream-id']}")
+            assert again.frames == whole.frames
+        assert "taken over" not in gunicorn.log
+
+
+def test_connections_that_end_in_a_reset_leave_nothing_behind(tmp_path: Path) -> None:
+    """A server that forgets the timer of such a connection keeps all of it in memory for the length of that timer."""
+    with Gunicorn(inside_env(tmp_path)) as gunicorn:
+        (pid,) = gunicorn.worker_pids()
+
+        def reset(count: int) -> None:
+            for _ in range(count):
+                with socket.create_connection(("127.0.0.1", urlsplit(gunicorn.url).port)) as kept:
+                    kept.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+                    assert kept.recv(4096).startswith(b"HTTP/1.1 200")
+                    kept.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+        reset(WARM_RESETS)
+        before = footprint(pid, tmp_path)
+        reset(RESETS)
+        until(lambda: not footprint(pid, tmp_path).tasks - before.tasks, 10, "all tasks have ended")
+        now = footprint(pid, tmp_path)
+        assert now.private_bytes - before.private_bytes < RESETS_BYTES_MAX
+        assert now.threads == before.threads
+        assert not now.files - before.files
+
+
+def test_an_idle_worker_stops_at_once_whatever_it_has_served() -> None:
+    with Gunicorn() as gunicorn:
+        for _ in range(200):
+            assert ask(gunicorn.url, "/health").status == 200  # each closes its connection
+        began = monotonic()
+        assert gunicorn.stop(signal.SIGTERM, 10) == 0
+        assert monotonic() - began < IDLE_STOP_SECONDS_MAX
+
+
+def test_workers_share_no_connection() -> None:
+    """One that was opened before the fork would give each the other's replies."""
+    with RedisServer() as redis, Chain({"SLUICE_STREAM_LOG": redis.url}, workers=2) as chain:
+        for _ in range(8):
+            assert ask(chain.url, NATIVE.path, NATIVE.body("simulator", simulator=AT_ONCE)).verdict == "complete"
+        pids = [chain.gunicorn_pid(), *chain.worker_pids()]
+        connections = [{found.laddr for found in psutil.Process(pid).net_connections("tcp")} for pid in pids]
+        assert all(connections[1:])
+        for one, other in combinations(connections, 2):
+            assert not one & other
