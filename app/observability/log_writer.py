@@ -3,16 +3,18 @@
 When the pipe is full and the queue too, lines are dropped and counted; the count is logged once lines flow again.
 """
 
-import contextlib
 import os
-import queue
 import select
 import threading
 import time
+from collections import deque
 from datetime import UTC, datetime
 
 LINES_MAX = 10_000
 FLUSH_SECONDS = 1.0
+# Lines of so long go out together: waking the thread for each of them would take a tenth of a request's CPU, most of it
+# for handing the interpreter to and fro.
+BATCH_SECONDS = 0.02
 # How often a pipe that somebody made non-blocking is looked at while it is full.
 RETRY_SECONDS = 1.0
 
@@ -33,42 +35,56 @@ class LogWriter:
         os.register_at_fork(after_in_child=self._reset)
 
     def _reset(self) -> None:
-        self._queue: queue.Queue[bytes] = queue.Queue(self._lines_max)
+        self._lines: deque[bytes] = deque()
+        self._news = threading.Event()
+        self._writing = False
         self._thread: threading.Thread | None = None
         self._reported = 0
         self.dropped = 0
 
     def write(self, line: bytes) -> None:
         """Queue one line, without its end; never blocks."""
-        try:
-            self._queue.put_nowait(line)
-        except queue.Full:
+        if len(self._lines) >= self._lines_max:
             self.dropped += 1
             return
+        self._lines.append(line)
+        if not self._news.is_set():
+            self._news.set()
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
             self._thread.start()
 
+    @property
+    def unwritten(self) -> bool:
+        """Whether a line has not been written yet."""
+        return bool(self._lines) or self._writing
+
     def flush(self, seconds: float = FLUSH_SECONDS) -> None:
         """Wait until the queue is written, at most `seconds`."""
         deadline = time.monotonic() + seconds
-        while self._queue.unfinished_tasks and time.monotonic() < deadline:
+        while self.unwritten and time.monotonic() < deadline:
             time.sleep(0.005)
 
     def _run(self) -> None:
-        following: bytes | None = None
         while True:
-            lines = [self._queue.get() if following is None else following]
-            size, following = len(lines[0]), None
-            with contextlib.suppress(queue.Empty):
-                # The workers share one pipe, and only up to this size does a write not mingle with another's: pipe(7).
-                while (size := size + 1 + len(following := self._queue.get_nowait())) < select.PIPE_BUF:
-                    lines.append(following)
-                    following = None
-            self._write(b"\n".join(lines) + b"\n")
-            self._report_dropped()
-            for _ in lines:
-                self._queue.task_done()
+            self._news.wait()
+            time.sleep(BATCH_SECONDS)
+            # In this order: a line that comes from here on is news again.
+            self._writing = True
+            self._news.clear()
+            while self._lines:
+                self._write(self._batch())
+                self._report_dropped()
+            self._writing = False
+
+    def _batch(self) -> bytes:
+        """As many lines as go into one write. The workers share one pipe, and only up to this size does a write not
+        mingle with another's: pipe(7)."""
+        lines = [self._lines.popleft()]
+        size = len(lines[0]) + 1
+        while self._lines and (size := size + len(self._lines[0]) + 1) <= select.PIPE_BUF:
+            lines.append(self._lines.popleft())
+        return b"\n".join(lines) + b"\n"
 
     def _report_dropped(self) -> None:
         if (dropped := self.dropped) != self._reported:
