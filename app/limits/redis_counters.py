@@ -17,12 +17,12 @@ from redis.exceptions import RedisError
 
 from app.errors import LogUnavailable
 from app.limits.account import ACCEPTED, Ask, Return, Share, Taken
-from app.streams.redis_buckets import Buckets
-from app.streams.redis_link import Link
-from app.streams.redis_scripts import Script
-from app.streams.redis_topology import Connector, topology_of
-from app.streams.redis_url import parse_redis_url
-from app.streams.redis_wire import Argument
+from app.streams.redis.buckets import Buckets
+from app.streams.redis.link import Link
+from app.streams.redis.script import Script
+from app.streams.redis.topology import Connector, topology_of
+from app.streams.redis.url import parse_redis_url
+from app.streams.redis.wire import Argument
 
 # A healthy server takes under a millisecond; connecting may take as long once more, and what a request may be held up
 # for in all is three times this.
@@ -157,7 +157,7 @@ ARGUMENTS_MAX = 3_000
 
 
 class RedisCounters:
-    """`Counters` on any of the deployments that `redis_url` names; `open` comes first."""
+    """`Counters` on any of the deployments that `app.streams.redis.url` names; `open` comes first."""
 
     def __init__(self, url: str) -> None:
         try:

@@ -18,10 +18,10 @@ from redis.exceptions import RedisError
 
 from app.errors import IdentityUnavailable, LogUnavailable
 from app.security.principal import Principal
-from app.streams.redis_buckets import Buckets
-from app.streams.redis_scripts import Script
-from app.streams.redis_topology import Connector, topology_of
-from app.streams.redis_url import parse_redis_url
+from app.streams.redis.buckets import Buckets
+from app.streams.redis.script import Script
+from app.streams.redis.topology import Connector, topology_of
+from app.streams.redis.url import parse_redis_url
 from app.tiers import LEAST_TIER, Tier
 
 log = structlog.get_logger(__name__)
@@ -54,7 +54,7 @@ class RedisKeys:
     """Looks keys up; `open` comes first.
 
     Args:
-        url: see `redis_url`.
+        url: see `app.streams.redis.url`.
         tiers: by name; a key of a tier that there is not gets the least.
     """
 

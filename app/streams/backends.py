@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from app.errors import LogUnavailable
-from app.streams.lmdb_log import LmdbLog
+from app.streams.lmdb.log import LmdbLog
 from app.streams.log import Backend
 from app.streams.memory_log import MemoryLog
-from app.streams.redis_log import RedisLog
+from app.streams.redis.log import RedisLog
 
 
 async def open_backend(

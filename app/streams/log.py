@@ -3,7 +3,7 @@
 Producer and readers meet here and nowhere else. A backend stores whole events under their cursors, says who owns a
 stream, and refuses whoever owned it before. Ids go out only for what is in the log.
 
-Three backends keep one contract (`tests/contract/`): `memory_log`, `lmdb_log`, `redis_log`.
+Three backends keep one contract (`tests/contract/`): `memory_log`, `lmdb`, `redis`.
 """
 
 import re

@@ -5,7 +5,7 @@ from typing import Protocol
 
 import msgspec
 
-from app.streams.lmdb_log import LmdbLog
+from app.streams.lmdb.log import LmdbLog
 from app.streams.log import Backend, Cursor
 from app.streams.memory_log import MemoryLog
 from tests.contract.redis_place import REDIS, open_redis, redis_address

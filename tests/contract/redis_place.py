@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from redis import Redis
 
-from app.streams.redis_log import RedisLog
+from app.streams.redis.log import RedisLog
 from tests.support.redis import RedisCluster, RedisServer, SentinelGroup
 
 if TYPE_CHECKING:

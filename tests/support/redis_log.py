@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
-from app.streams.redis_log import RedisLog
+from app.streams.redis.log import RedisLog
 
 
 @contextlib.asynccontextmanager

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from app.errors import LogUnavailable
-from app.streams.redis_log import RedisLog
+from app.streams.redis.log import RedisLog
 from tests.contract.streams import until
 from tests.support.redis import RedisServer
 from tests.support.redis_log import opened

@@ -10,7 +10,7 @@ import pytest
 
 from app.errors import LogUnavailable, NotFound
 from app.streams.log import START, Append, Cursor
-from app.streams.redis_log import RedisLog
+from app.streams.redis.log import RedisLog
 from tests.contract.streams import DONE, begin, numbered, put, read_all, record, state, until, words
 from tests.support.redis import RedisCluster, SentinelGroup
 from tests.support.redis_log import opened

@@ -10,7 +10,7 @@ import pytest
 from app.errors import LogUnavailable
 from app.events import Event
 from app.streams.log import START, Cursor
-from app.streams.redis_log import RedisLog
+from app.streams.redis.log import RedisLog
 from tests.contract.streams import DONE, begin, numbered, put, record, until, words
 from tests.support.redis import RedisServer
 from tests.support.redis_log import opened

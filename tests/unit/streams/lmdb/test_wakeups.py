@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from app.streams.lmdb_wakeups import Wakeups
+from app.streams.lmdb.wakeups import Wakeups
 from tests.contract.streams import until
 
 STREAM = "s" * 22
@@ -139,7 +139,7 @@ async def test_a_folder_with_a_long_path_will_do(tmp_path: Path) -> None:
 
 
 async def test_an_interest_that_is_not_repeated_is_forgotten(ends: list[End], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.streams.lmdb_wakeups.INTEREST_SECONDS", 0.2)
+    monkeypatch.setattr("app.streams.lmdb.wakeups.INTEREST_SECONDS", 0.2)
     owner, reader, _ = ends
     reader.wakeups.announce([STREAM])
     await asyncio.sleep(0.05)
@@ -155,7 +155,7 @@ async def test_an_interest_that_is_not_repeated_is_forgotten(ends: list[End], mo
 
 
 async def test_interests_are_bounded(ends: list[End], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.streams.lmdb_wakeups.INTERESTS_MAX", 100)
+    monkeypatch.setattr("app.streams.lmdb.wakeups.INTERESTS_MAX", 100)
     owner, reader, _ = ends
     reader.wakeups.announce([f"{number:022}" for number in range(1000)])
     await asyncio.sleep(0.1)
@@ -166,7 +166,7 @@ def bind_and_die(folder: Path) -> str:
     """A socket whose process was killed; its name."""
     script = """
 import asyncio, os, pathlib, signal, sys
-from app.streams.lmdb_wakeups import Wakeups
+from app.streams.lmdb.wakeups import Wakeups
 async def bind():
     print(Wakeups(pathlib.Path(sys.argv[1]), print, print)._name, flush=True)
     os.kill(os.getpid(), signal.SIGKILL)

@@ -12,10 +12,12 @@ import pytest
 
 from app.errors import CursorGone, LogFull, LogUnavailable, NotFound
 from app.events import Event, Failed, Reset, Token
-from app.streams import redis_log, redis_scripts
 from app.streams.log import START, Append, Cursor
-from app.streams.redis_leases import HORIZON_MS
-from app.streams.redis_log import RedisLog
+from app.streams.redis import log as redis_log
+from app.streams.redis.event_scripts import APPEND
+from app.streams.redis.leases import HORIZON_MS
+from app.streams.redis.log import RedisLog
+from app.streams.redis.script import Script
 from tests.contract.streams import DONE, begin, numbered, put, read_all, record, state, until, words
 from tests.support.chain import free_port
 from tests.support.redis import RedisServer
@@ -319,9 +321,9 @@ async def test_without_the_servers_id_such_a_takeover_would_give_ids_twice() -> 
 async def test_without_the_fence_a_former_owner_would_write(log: RedisLog, monkeypatch: pytest.MonkeyPatch) -> None:
     """The guard off: what it is for."""
     check = b"if known[1] ~= ARGV[at + 1] then"
-    assert check in redis_scripts.APPEND.text
-    text = redis_scripts.APPEND.text.replace(check, b"if not known[1] then")
-    unfenced = redis_scripts.Script(text, hashlib.sha1(text, usedforsecurity=False).hexdigest().encode())
+    assert check in APPEND.text
+    text = APPEND.text.replace(check, b"if not known[1] then")
+    unfenced = Script(text, hashlib.sha1(text, usedforsecurity=False).hexdigest().encode())
     stream_id = await begin(log, "w1")
     assert await log.claim(stream_id, "w2", 1) == 2
     assert await put(log, stream_id, 1, words(1, 1), fence=1) == "fenced"

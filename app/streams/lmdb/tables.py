@@ -2,7 +2,7 @@
 
     records      stream                       the packed `StreamRecord`
     states       stream                       `Row`: who owns it, and whether it has ended; not touched by an append
-    events       stream 00 epoch last-seq     see `lmdb_events`
+    events       stream 00 epoch last-seq     see `events`
     keys         idempotency key              stream
     leases       owner                        until when it holds
     running      owner 00 stream              nothing; the owner is empty once the stream was released

@@ -9,10 +9,10 @@ from zlib import crc32
 import structlog
 
 from app.errors import LogUnavailable
-from app.streams.redis_link import RETRY_SECONDS_MAX, Link
-from app.streams.redis_scripts import Script
-from app.streams.redis_topology import Connector, Topology
-from app.streams.redis_wire import Argument
+from app.streams.redis.link import RETRY_SECONDS_MAX, Link
+from app.streams.redis.script import Script
+from app.streams.redis.topology import Connector, Topology
+from app.streams.redis.wire import Argument
 
 log = structlog.get_logger(__name__)
 

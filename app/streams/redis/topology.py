@@ -12,7 +12,7 @@ from redis.crc import key_slot
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
-from app.streams.redis_url import Address, RedisURL
+from app.streams.redis.url import Address, RedisURL
 
 CLUSTER_BUCKETS = 16
 

@@ -8,8 +8,8 @@ import pytest
 
 from app.errors import LogFull, LogUnavailable
 from app.streams.log import StreamRecord
-from app.streams.redis_log import RedisLog
-from app.streams.redis_scripts import RESERVE
+from app.streams.redis.creation_scripts import RESERVE
+from app.streams.redis.log import RedisLog
 from tests.contract.streams import put, record, words
 from tests.support.redis import RedisServer
 from tests.support.redis_log import opened

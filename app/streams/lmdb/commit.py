@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 
-from app.streams import lmdb_events
 from app.streams.ending import state_after
-from app.streams.lmdb_events import Entry
-from app.streams.lmdb_room import LmdbRoom
-from app.streams.lmdb_streams import LmdbStreams
-from app.streams.lmdb_tables import Tables, Write, unpack_fence
+from app.streams.lmdb import events as lmdb_events
+from app.streams.lmdb.events import Entry
+from app.streams.lmdb.room import LmdbRoom
+from app.streams.lmdb.streams import LmdbStreams
+from app.streams.lmdb.tables import Tables, Write, unpack_fence
 from app.streams.log import Append, AppendResult
 from app.streams.repetition import unknown_rest
 

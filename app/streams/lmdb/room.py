@@ -4,7 +4,7 @@ from time import monotonic
 
 import lmdb
 
-from app.streams.lmdb_tables import Read, Tables, used_bytes
+from app.streams.lmdb.tables import Read, Tables, used_bytes
 from app.streams.log import Fill
 from app.streams.room import CREATE_SHARE_MAX, TOKENS_SHARE_MAX
 

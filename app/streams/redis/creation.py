@@ -15,9 +15,9 @@ from time import monotonic
 from app.errors import LogFull, LogUnavailable
 from app.streams.log import StreamRecord
 from app.streams.packing import pack_record, unpack_record
-from app.streams.redis_buckets import Buckets
-from app.streams.redis_link import OutcomeUnknown
-from app.streams.redis_scripts import CREATE, RECORD, RESERVE, UNDO_CREATE, UNRESERVE
+from app.streams.redis.buckets import Buckets
+from app.streams.redis.creation_scripts import CREATE, RECORD, RESERVE, UNDO_CREATE, UNRESERVE
+from app.streams.redis.link import OutcomeUnknown
 from app.streams.room import CREATE_SHARE_MAX
 
 # How long an id stays forbidden: far longer than a command may lie in the buffers of a server that was stopped.

@@ -11,7 +11,7 @@ import pytest
 from app.errors import LogUnavailable
 from app.events import Token
 from app.streams.log import START, Append, Cursor
-from app.streams.redis_log import RedisLog
+from app.streams.redis.log import RedisLog
 from tests.contract.lag import LoopLag
 from tests.contract.streams import DONE, begin, numbered, put, read_all, record, state, until, words
 from tests.support.redis import RedisServer

@@ -1,8 +1,8 @@
 """The stream log on Redis: for workers of many machines, on one server, a Sentinel group or a cluster.
 
-A batch is one script call a bucket, and a stream's share of it one entry (`redis_scripts` has the keys). Commands go
-over a few connections a bucket, each bounded in time (`redis_link`); waiting has a connection of its own, whatever the
-number of readers (`redis_tail`).
+A batch is one script call a bucket, and a stream's share of it one entry (`script` has the keys). Commands go
+over a few connections a bucket, each bounded in time (`link`); waiting has a connection of its own, whatever the
+number of readers (`tail`).
 
 What Redis may lose is never lost in silence. A stream that was evicted or flushed is fenced for its owner and not found
 for its readers. After a failover or a restart that cost events, the owner gives them again, as far as it remembers
@@ -34,16 +34,16 @@ from app.streams.log import (
     successor,
 )
 from app.streams.packing import pack_events, unpack_record
-from app.streams.redis_buckets import Buckets, gather
-from app.streams.redis_creation import Creation
-from app.streams.redis_entry import decode_entry
-from app.streams.redis_leases import HORIZON_MS, RedisLeases
-from app.streams.redis_recent import Recent
-from app.streams.redis_scripts import APPEND, DESCRIBE, READ, TRIM
-from app.streams.redis_tail import Tail
-from app.streams.redis_topology import Connector, topology_of
-from app.streams.redis_url import parse_redis_url
-from app.streams.redis_wire import Argument
+from app.streams.redis.buckets import Buckets, gather
+from app.streams.redis.creation import Creation
+from app.streams.redis.entry import decode_entry
+from app.streams.redis.event_scripts import APPEND, DESCRIBE, READ, TRIM
+from app.streams.redis.leases import HORIZON_MS, RedisLeases
+from app.streams.redis.recent import Recent
+from app.streams.redis.tail import Tail
+from app.streams.redis.topology import Connector, topology_of
+from app.streams.redis.url import parse_redis_url
+from app.streams.redis.wire import Argument
 from app.streams.repetition import unknown_rest
 from app.streams.waiters import Bells
 
@@ -66,7 +66,7 @@ class RedisLog(RedisLeases):
     """`StreamLog` and `Leases` on Redis; `open` comes first.
 
     Args:
-        url: see `redis_url`.
+        url: see `url`.
         stream_bytes_max: most bytes of events that one stream holds.
         ttl_seconds: how long a stream is kept after its end.
         lease_seconds: how long a worker counts as alive after each `beat`.

@@ -23,7 +23,7 @@ import msgspec
 import structlog
 
 from app.errors import LogUnavailable
-from app.streams.lmdb_tables import TABLES, open_tables
+from app.streams.lmdb.tables import TABLES, open_tables
 from app.streams.writer_lock import WriterLock
 
 log = structlog.get_logger(__name__)

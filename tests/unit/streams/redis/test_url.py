@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.streams.redis_url import parse_redis_url
+from app.streams.redis.url import parse_redis_url
 
 
 @pytest.mark.parametrize(

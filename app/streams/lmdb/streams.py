@@ -5,8 +5,8 @@ from time import monotonic
 
 import msgspec
 
-from app.streams import lmdb_events
-from app.streams.lmdb_tables import LmdbCursor, Read, Row, Tables, Write, pack_row, pack_time, unpack_row, unpack_time
+from app.streams.lmdb import events as lmdb_events
+from app.streams.lmdb.tables import LmdbCursor, Read, Row, Tables, Write, pack_row, pack_time, unpack_row, unpack_time
 from app.streams.log import Cursor, State, StreamRecord, StreamState
 from app.streams.packing import pack_record, unpack_record
 

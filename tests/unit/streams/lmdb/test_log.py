@@ -17,7 +17,7 @@ import uvloop
 
 from app.errors import LogFull, LogUnavailable
 from app.events import Token
-from app.streams.lmdb_log import LmdbLog
+from app.streams.lmdb.log import LmdbLog
 from app.streams.log import START, Append, Cursor
 from tests.contract.lag import LoopLag
 from tests.contract.logs import Options
@@ -43,7 +43,7 @@ def neighbour(tmp_path: Path) -> RemoteLog:
 
 STOPPED_WRITER = """
 import asyncio, os, pathlib, signal, sys
-from app.streams.lmdb_log import LmdbLog
+from app.streams.lmdb.log import LmdbLog
 from tests.contract.streams import begin
 
 async def stop(path):
@@ -106,7 +106,7 @@ async def test_a_writer_killed_in_a_transaction_leaves_no_trace(log: LmdbLog, tm
 async def test_a_new_process_opens_beside_a_stopped_one_or_says_that_it_cannot(
     log: LmdbLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.streams.lmdb_store.OPEN_SECONDS_MAX", 0.5)
+    monkeypatch.setattr("app.streams.lmdb.store.OPEN_SECONDS_MAX", 0.5)
     await log.aclose()
     with stopped_writer(tmp_path):
         async with LoopLag() as lag:
@@ -184,7 +184,7 @@ async def test_a_stopped_reader_cannot_fill_the_store_so_that_streams_do_not_end
     assert await log.append([Append(stream_id, 1, Cursor(0, 1), words(1, 1)) for stream_id in ids]) == ["ok"] * 5
     script = """
 import asyncio, os, pathlib, signal, sys
-from app.streams.lmdb_log import LmdbLog
+from app.streams.lmdb.log import LmdbLog
 async def stand(path):
     log = await LmdbLog(path, 8 * 1024 * 1024).open()
     with log._store.env.begin() as transaction:
@@ -258,7 +258,7 @@ async def test_a_large_stream_is_forgotten_bit_by_bit(tmp_path: Path) -> None:
 async def test_leases_of_the_long_gone_are_forgotten_unless_they_left_streams(
     log: LmdbLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.streams.lmdb_streams.LEASE_KEPT_SECONDS", 0.0)
+    monkeypatch.setattr("app.streams.lmdb.streams.LEASE_KEPT_SECONDS", 0.0)
     for owner in ("gone", "left", "here"):
         await log.beat(owner)
     stream_id = await begin(log, "left")

@@ -15,8 +15,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from app.errors import LogUnavailable, NotFound
-from app.streams import lmdb_store
-from app.streams.lmdb_log import LmdbLog
+from app.streams.lmdb import store as lmdb_store
+from app.streams.lmdb.log import LmdbLog
 from app.streams.log import START
 from tests.contract.logs import Options
 from tests.contract.remote_log import RemoteLog
@@ -238,7 +238,7 @@ async def test_a_store_grows_with_the_setting_once_nobody_has_it_open(tmp_path: 
 FILL = """
 import asyncio, errno, os, pathlib, sys
 from app.errors import LogUnavailable
-from app.streams.lmdb_log import LmdbLog
+from app.streams.lmdb.log import LmdbLog
 from app.streams.log import Cursor
 from tests.contract.streams import begin, put, words
 

@@ -11,7 +11,7 @@ from time import monotonic
 
 from app.errors import CursorGone
 from app.events import Event
-from app.streams.lmdb_tables import LmdbCursor
+from app.streams.lmdb.tables import LmdbCursor
 from app.streams.log import START, Append, Cursor, check_contiguous, successor
 from app.streams.packing import pack_events, unpack_events
 

@@ -24,10 +24,10 @@ from app.errors import LogUnavailable
 from app.events import Event
 from app.streams.log import Cursor, successor
 from app.streams.packing import Unreadable
-from app.streams.redis_entry import decode_entry, entry_cursor
-from app.streams.redis_link import LOCATE_SECONDS, RETRY_SECONDS_MIN, Link
-from app.streams.redis_scripts import WAKE
-from app.streams.redis_wire import Argument, ReplyError, Wire
+from app.streams.redis.entry import decode_entry, entry_cursor
+from app.streams.redis.event_scripts import WAKE
+from app.streams.redis.link import LOCATE_SECONDS, RETRY_SECONDS_MIN, Link
+from app.streams.redis.wire import Argument, ReplyError, Wire
 from app.streams.waiters import Waiters
 
 log = structlog.get_logger(__name__)

@@ -1,38 +1,27 @@
 """The stream log in a file that all workers of one machine map: it survives `kill -9` of any of them, and no reboot.
 
-What a transaction does is in `lmdb_streams`, `lmdb_events` and `lmdb_commit`. This module says when one may begin, what
-its failures mean, and who hears of what it wrote. Transactions run on the event loop, since they take less time than a
-switch of threads, and never across an await. Writers take turns by a lock that is only ever tried (`writer_lock`);
-readers see the last commit and wait for nobody.
+What a transaction does is in `streams`, `events` and `commit`; when one may begin, and what its failures mean, in
+`transactions`. This module says what a verb is made of, and who hears of what it wrote.
 """
 
 import asyncio
-import os
-import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from time import monotonic
-from typing import Self, TypeVar
-
-import lmdb
-import msgspec
-import structlog
+from typing import Self
 
 from app.errors import LogFull, LogUnavailable, NotFound
 from app.events import Event
-from app.streams import lmdb_events
-from app.streams.lmdb_commit import Ends, LmdbCommit
-from app.streams.lmdb_events import Entry
-from app.streams.lmdb_room import LmdbRoom
-from app.streams.lmdb_store import DAMAGE, LmdbStore, open_store
-from app.streams.lmdb_streams import LmdbStreams
-from app.streams.lmdb_tables import Read, Write
-from app.streams.lmdb_wakeups import Wakeups
+from app.streams.lmdb import events as lmdb_events
+from app.streams.lmdb.commit import Ends, LmdbCommit
+from app.streams.lmdb.events import Entry
+from app.streams.lmdb.leases import LmdbLeases
+from app.streams.lmdb.room import LmdbRoom
+from app.streams.lmdb.tables import Read, Write
+from app.streams.lmdb.wakeups import Wakeups
 from app.streams.log import LEASE_SECONDS, Append, AppendResult, Cursor, Fill, StreamRecord, StreamState
 from app.streams.waiters import Bells, Waiters
 from app.streams.writer_lock import WriterLock
-
-log = structlog.get_logger(__name__)
 
 # How soon a reader sees what another process wrote if the datagram that says so is lost.
 POLL_SECONDS = 0.25
@@ -42,16 +31,11 @@ TRANSACTION_EVENTS_MAX = 2000
 FORGET_TRANSACTION_SECONDS = 0.002
 FORGET_SECONDS = 0.5
 
-# What reading raises where this version did not write. No damage by itself: a later version may have been there.
-UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, struct.error, IndexError)
-
 # Streams whose end is remembered; those that are over are forgotten with the rest.
 ENDS_MAX = 4096
 
-T = TypeVar("T")
 
-
-class LmdbLog:
+class LmdbLog(LmdbLeases):
     """`StreamLog` and `Leases` on one machine; opened in the process that uses it.
 
     Args:
@@ -70,14 +54,9 @@ class LmdbLog:
         ttl_seconds: float = 900.0,
         lease_seconds: float = LEASE_SECONDS,
     ) -> None:
-        self._path = path
-        self._bytes_max = bytes_max
+        super().__init__(path, bytes_max, lease_seconds)
         self._stream_bytes_max = stream_bytes_max
         self._ttl_seconds = ttl_seconds
-        self._lease_seconds = lease_seconds
-        self._pid = os.getpid()
-        self._store: LmdbStore | None = None
-        self._broken = False
         self._closed = True
         self._waiters = Waiters()
         self._cancels = Bells()  # by owner
@@ -92,7 +71,7 @@ class LmdbLog:
         Raises:
             LogUnavailable: it can neither be opened nor made; `detail` says why.
         """
-        await self._open()
+        await self._open_store()
         try:
             self._lock = WriterLock(self._path / "writer.lock")
             self._wakeups = Wakeups(self._path / "wakeups", self._waiters.wake, self._cancels.ring)
@@ -223,44 +202,23 @@ class LmdbLog:
                 self._waiters.wake(stream_id)
         self._poll_timer = asyncio.get_running_loop().call_later(POLL_SECONDS, self._poll)
 
-    async def beat(self, owner: str) -> None:
-        await self._write(lambda transaction: self._streams.beat(transaction, owner))
-
-    async def expire(self, owner: str) -> None:
-        await self._write(lambda transaction: self._streams.expire(transaction, owner))
-
-    async def claim(self, stream_id: str, owner: str, fence: int) -> int | None:
-        return await self._write(lambda transaction: self._streams.claim(transaction, stream_id, owner, fence))
-
-    async def release(self, stream_id: str, fence: int) -> None:
-        await self._write(lambda transaction: self._streams.release(transaction, stream_id, fence))
-
-    async def orphans(self) -> list[str]:
-        return self._read(self._streams.orphans)
-
     async def request_cancel(self, stream_id: str) -> None:
         owner = await self._write(lambda transaction: self._streams.request_cancel(transaction, stream_id))
         if owner is not None:
             self._cancels.ring(owner)
             self._wakeups.tell_to_cancel(owner)
 
-    async def cancel_requests(self, owner: str) -> list[str]:
-        return self._read(lambda transaction: self._streams.cancel_requests(transaction, owner))
-
     async def wait_for_cancels(self, owner: str, seconds: float) -> None:
         self._env()
         await self._cancels.wait(owner, seconds)
-
-    async def touch_readers(self, stream_ids: Sequence[str]) -> None:
-        await self._write(lambda transaction: self._streams.touch_readers(transaction, stream_ids))
 
     async def reap(self) -> None:
         """Forget what ended more than `ttl_seconds` ago, and what dead processes left; leave a store that was given
         up for the one that took its place."""
         if self._closed:
             raise LogUnavailable("The stream log is closed.")
-        if self._store is None or self._broken or not self._store.is_current:
-            await self._reopen()
+        if await self._leave_if_given_up():
+            self._waiters.wake_all()
         self._wakeups.forget()
         env = self._env()
 
@@ -293,60 +251,9 @@ class LmdbLog:
 
         await self._write(work)
 
-    async def _open(self) -> None:
-        self._store = await open_store(self._path, self._bytes_max)
-        self._tables = self._store.tables
-        self._streams = LmdbStreams(self._store.tables, self._lease_seconds)
-        self._room = LmdbRoom(self._store.env, self._store.tables, self._store.identity.bytes)
-        self._broken = False
-
-    async def _reopen(self) -> None:
-        log.warning("stream log was given up, opening its successor", path=str(self._path))
-        self._close_store()
-        await self._open()
-        self._waiters.wake_all()
-
     def _close_store(self) -> None:
         self._written.clear()
-        store, self._store = self._store, None
-        if store is not None:
-            store.close()
-
-    def _env(self) -> lmdb.Environment:
-        if self._store is None:
-            raise LogUnavailable("The stream log is closed.")
-        if os.getpid() != self._pid:
-            # LMDB's reader table and locks go by process: a child that used its parent's would corrupt both.
-            raise LogUnavailable("The stream log is closed.", detail="it was opened before this process was forked")
-        return self._store.env
-
-    def _read(self, work: Callable[[Read], T]) -> T:
-        try:
-            with self._env().begin() as transaction:
-                return work(transaction)
-        except (lmdb.Error, *UNREADABLE) as error:
-            raise self._failure(error) from error
-
-    async def _write(self, work: Callable[[Write], T]) -> T:
-        async with self._lock:
-            return self._transact(work)
-
-    def _transact(self, work: Callable[[Write], T]) -> T:
-        """With the writer lock held."""
-        try:
-            with self._env().begin(write=True) as transaction:
-                return work(transaction)
-        except (lmdb.Error, *UNREADABLE) as error:
-            raise self._failure(error) from error
-
-    def _failure(self, error: Exception) -> LogUnavailable:
-        if isinstance(error, lmdb.MapFullError):
-            return LogFull("The server's stream log is full.", retry_after_seconds=5)
-        if isinstance(error, DAMAGE) and self._store is not None:
-            self._store.mark_damaged()
-        # Whatever else LMDB says may be damage too: opening the store anew looks closer.
-        self._broken = self._broken or (isinstance(error, lmdb.Error) and not isinstance(error, lmdb.DiskError))
-        return LogUnavailable("The stream log does not answer.", detail=f"{self._path}: {error}")
+        super()._close_store()
 
     def _ends(self, transaction: Read, stream_ids: Sequence[str]) -> list[tuple[int, int] | None]:
         """Where each stream ends; None for what there is not."""

@@ -14,10 +14,10 @@ import structlog
 from redis.exceptions import RedisError
 
 from app.errors import LogFull, LogUnavailable
-from app.streams.redis_scripts import Script
-from app.streams.redis_topology import Connector, Topology
-from app.streams.redis_url import Address
-from app.streams.redis_wire import Argument, ReplyError, Wire
+from app.streams.redis.script import Script
+from app.streams.redis.topology import Connector, Topology
+from app.streams.redis.url import Address
+from app.streams.redis.wire import Argument, ReplyError, Wire
 
 log = structlog.get_logger(__name__)
 

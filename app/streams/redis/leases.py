@@ -11,9 +11,9 @@ from time import monotonic
 
 from app.events import Reset
 from app.streams.packing import pack_events
-from app.streams.redis_buckets import Buckets, gather
-from app.streams.redis_link import Link, OutcomeUnknown
-from app.streams.redis_scripts import (
+from app.streams.redis.buckets import Buckets, gather
+from app.streams.redis.link import Link, OutcomeUnknown
+from app.streams.redis.ownership_scripts import (
     BEAT,
     CANCEL_REQUESTS,
     CLAIM,
