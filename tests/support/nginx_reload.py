@@ -1,5 +1,6 @@
 """Changes the configuration of a chain's running NGINX, as somebody who deploys it might."""
 
+import contextlib
 import os
 import re
 import signal
@@ -23,5 +24,9 @@ def reconfigure(chain: Chain, file: str, directive: str, value: str) -> None:
 
 def nginx_processes(chain: Chain) -> set[int]:
     """Those that take connections."""
-    children = psutil.Process(chain.nginx_pid()).children()
-    return {child.pid for child in children if "shutting down" not in " ".join(child.cmdline())}
+    found = set()
+    for child in psutil.Process(chain.nginx_pid()).children():
+        with contextlib.suppress(psutil.NoSuchProcess):  # it may end while we look
+            if "shutting down" not in " ".join(child.cmdline()):
+                found.add(int(child.pid))
+    return found

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tests.support.call import ask
 from tests.support.chain import Chain
+from tests.support.surfaces import NATIVE
 
 POLL_SECONDS = 0.02
 
@@ -38,6 +39,18 @@ def active_streams(target: str | Path) -> int:
 def all_active_streams(chain: Chain) -> list[int]:
     """The same of each worker."""
     return [active_streams(path) for path in sockets(chain)]
+
+
+def producing_worker(chain: Chain) -> int:
+    """The process of the one worker that has a stream."""
+    return next(pid_behind(path) for path in sockets(chain) if active_streams(path) == 1)
+
+
+def log_works(chain: Chain) -> bool:
+    """Whether a new stream is in the log: its events have ids."""
+    simulator = {"tokens": 5, "tokens_per_second": 50}
+    answer = ask(chain.url, NATIVE.path, NATIVE.body("simulator", simulator=simulator))
+    return answer.status == 200 and all(frame.id for frame in answer.frames)
 
 
 def until(condition: Callable[[], object], seconds: float, what: str) -> None:

@@ -16,7 +16,7 @@ from tests.support.log_lines import wrong_lines
 from tests.support.redis import RedisServer, SentinelGroup
 from tests.support.resuming_client import ResumingClient
 from tests.support.surfaces import NATIVE, OPENAI
-from tests.support.workers import until
+from tests.support.workers import log_works, until
 
 STREAMS = 20
 AWAY_SECONDS = 3.0
@@ -51,7 +51,7 @@ def working(chain: Chain, redis: RedisServer) -> None:
         redis.start()
     redis.cont()
     redis.ask("CONFIG", "SET", "maxmemory", 0)
-    until(lambda: works(chain), BACK_SECONDS_MAX, "the log works")
+    until(lambda: log_works(chain), BACK_SECONDS_MAX, "the log works")
 
 
 @asynccontextmanager
@@ -60,12 +60,6 @@ async def reading(chain: Chain, seconds: float, **options: object) -> AsyncItera
     bodies = [body(n, tokens=int(10 * seconds), tokens_per_second=10, jitter=0.5) for n in range(STREAMS)]
     async with crowd(chain.url, bodies, heartbeat_seconds=1.0, **options) as clients:
         yield clients
-
-
-def works(chain: Chain) -> bool:
-    """Whether a new stream is in the log: its events have ids."""
-    answer = ask(chain.url, NATIVE.path, QUESTION)
-    return answer.status == 200 and all(frame.id for frame in answer.frames)
 
 
 def check_refused(chain: Chain, code: str) -> None:
@@ -80,7 +74,7 @@ def check_refused(chain: Chain, code: str) -> None:
 
 
 async def until_it_works(chain: Chain, seconds: float) -> None:
-    await asyncio.to_thread(until, lambda: works(chain), seconds, "the log works again")
+    await asyncio.to_thread(until, lambda: log_works(chain), seconds, "the log works again")
 
 
 async def tokens_flow(clients: list[ResumingClient], count: int) -> None:
@@ -237,7 +231,7 @@ def test_without_its_log_a_degrading_instance_begins_streams_that_cannot_be_resu
         with Call(chain.url, NATIVE.path, QUESTION | {"simulator": {"tokens": 30, "tokens_per_second": 10}}) as lasting:
             lasting.until(5)
             redis.cont()
-            until(lambda: works(chain), BACK_SECONDS_MAX, "the log works again")
+            until(lambda: log_works(chain), BACK_SECONDS_MAX, "the log works again")
             assert lasting.finish().verdict == "complete"
         # It began without the log, and the log never knows of it.
         assert not any(frame.id for frame in lasting.frames)

@@ -18,7 +18,7 @@ from tests.support.chain import HOME, Chain
 from tests.support.crowd import body, crowd, text_of
 from tests.support.log_lines import wrong_lines
 from tests.support.surfaces import NATIVE, OPENAI
-from tests.support.workers import pid_behind, sockets, until, until_replaced
+from tests.support.workers import log_works, pid_behind, sockets, until, until_replaced
 
 SMALL_LOG = {"SLUICE_LOG_BYTES_MAX": str(4 * 1024 * 1024), "SLUICE_HEARTBEAT_SECONDS": "1"}
 # Found at the next commit; the store is made anew by the reaper, which comes every 2 s.
@@ -26,12 +26,6 @@ NEW_STORE_SECONDS_MAX = 8.0
 DISK_MB = 24
 PAGE_BYTES = 4096
 QUESTION = {"prompt": "Is there room?", "stream": True, "simulator": {"tokens": 5, "tokens_per_second": 50}}
-
-
-def works(chain: Chain) -> bool:
-    """Whether a new stream is in the log: its events have ids."""
-    answer = ask(chain.url, NATIVE.path, QUESTION)
-    return answer.status == 200 and all(frame.id for frame in answer.frames)
 
 
 def test_a_full_log_ends_streams_with_an_error_and_refuses_new_ones() -> None:
@@ -70,7 +64,7 @@ async def test_damage_under_way_ends_streams_honestly_and_a_new_log_is_made() ->
                 # Behind the two pages by which the store is found.
                 file.seek(2 * PAGE_BYTES)
                 file.write(random.Random(1).randbytes(2 * 1024 * 1024))
-            await asyncio.to_thread(until, lambda: works(chain), NEW_STORE_SECONDS_MAX, "a new log is there")
+            await asyncio.to_thread(until, lambda: log_works(chain), NEW_STORE_SECONDS_MAX, "a new log is there")
         for client in clients:
             journal = client.journal
             said = journal.end["code"] if journal.end else journal.wrongs[-1]
@@ -103,7 +97,7 @@ def on_a_full_disk(folder: Path) -> None:
         with Call(path, NATIVE.path, lasting) as first:
             first.until(5)
             fill(folder)
-            assert works(chain)
+            assert log_works(chain)
             reader = Call(other, f"/api/v1/streams/{first.headers['x-stream-id']}").until(20)
             dead = pid_behind(path)
             killer = threading.Timer(1.0, os.kill, (dead, signal.SIGKILL))
@@ -114,7 +108,7 @@ def on_a_full_disk(folder: Path) -> None:
         assert [frame.json()["index"] for frame in reader.frames[:-1]] == list(range(1, 151))
         assert max(b - a for a, b in pairwise(reader.times)) < 7
         until_replaced(chain, {dead}, 30)
-        assert works(chain)
+        assert log_works(chain)
         assert fill(folder) < 64 * 1024, "it was full all the time"
 
 

@@ -4,8 +4,6 @@ import json
 import os
 import re
 import signal
-import socket
-import struct
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -17,6 +15,7 @@ from tests.support.browser import Browser
 from tests.support.chain import Chain
 from tests.support.cuttable import cuttable
 from tests.support.playground import PROMPT, batch_text, connection_lines, send, wait_for_state, wait_for_tokens
+from tests.support.workers import producing_worker
 
 
 @pytest.fixture(scope="module")
@@ -76,21 +75,6 @@ def test_a_killed_worker_leaves_no_seam_in_the_text(browser: Browser) -> None:
         assert "lost" in connection_lines(browser)
         assert "took a stream over" in chain.log
     assert browser.errors == []
-
-
-def producing_worker(chain: Chain) -> int:
-    """The process id of the one worker that has a stream."""
-    for path in (chain.state_dir / "run").glob("worker-*.sock"):
-        with socket.socket(socket.AF_UNIX) as client:
-            client.settimeout(10)
-            client.connect(str(path))
-            client.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-            with client.makefile("rb") as answer:
-                active = json.loads(answer.read().partition(b"\r\n\r\n")[2])["checks"]["active_streams"]
-            pid: int = struct.unpack("3i", client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
-        if active == "1":
-            return pid
-    raise AssertionError("no worker has a stream")
 
 
 def test_five_seconds_offline_leave_no_seam_in_the_text(browser: Browser, chain: Chain) -> None:

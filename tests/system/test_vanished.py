@@ -1,6 +1,5 @@
 """A client that vanishes without a FIN, as a phone in a tunnel does: nothing tells the server but the silence."""
 
-import http.client
 import json
 import os
 import shutil
@@ -8,12 +7,11 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
 from tests.support.chain import HOME, Chain
+from tests.support.workers import active_streams, sockets, until
 
 FOUND_SECONDS_MAX = 45.0
 STREAM = {
@@ -46,33 +44,15 @@ def seconds_until_found() -> float:
         body = json.dumps(STREAM)
         head = f"POST /api/v1/generate HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}"
         client.sendall(f"{head}\r\nContent-Type: application/json\r\n\r\n{body}".encode())
-        worker = next(chain.state_dir.rglob("worker-1.sock"))
-        wait_until(lambda: active_streams(worker) == 1, 10)
+        (worker,) = sockets(chain)
+        until(lambda: active_streams(worker) == 1, 10, "the stream has begun")
         # Every packet is lost from here on, in both directions; Unix sockets are not concerned.
         subprocess.run(["ip", "link", "set", "lo", "down"], check=True)
         lost = time.monotonic()
-        wait_until(lambda: active_streams(worker) == 0, 70)
+        until(lambda: active_streams(worker) == 0, 70, "the stream has ended")
         found = time.monotonic() - lost
         subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
         return found
-
-
-def active_streams(worker: Path) -> int:
-    """Asked at the worker's own socket, since NGINX's is out of reach."""
-    connection = http.client.HTTPConnection("worker", timeout=5)
-    connection.sock = socket.socket(socket.AF_UNIX)
-    connection.sock.connect(str(worker))
-    connection.request("GET", "/health")
-    answer = json.load(connection.getresponse())
-    connection.close()
-    return int(answer["checks"]["active_streams"])
-
-
-def wait_until(holds: Callable[[], bool], seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, "it did not come to pass"
-        time.sleep(0.2)
 
 
 if __name__ == "__main__":
