@@ -17,6 +17,7 @@ from time import monotonic
 from typing import Any
 
 import aiohttp
+import psutil
 
 from app.streams.follower import TAKEOVERS_MAX
 from tests.support.arson import Arsonist
@@ -177,13 +178,19 @@ class Fire:
 
     async def _leftovers(self) -> list[str]:
         deadline = monotonic() + SETTLE_SECONDS_MAX
-        while wrongs := list(self._leftovers_now()):
+        while wrongs := self._leftovers_now():
             if monotonic() > deadline:
                 return wrongs
             await asyncio.sleep(0.5)
         return []
 
-    def _leftovers_now(self) -> Iterator[str]:
+    def _leftovers_now(self) -> list[str]:
+        try:
+            return list(self._found_now())
+        except (OSError, psutil.Error) as error:
+            return [f"a worker is not there yet, or not any more: {error!r}"]
+
+    def _found_now(self) -> Iterator[str]:
         if any(active := all_active_streams(self.chain)):
             yield f"streams are still active: {active}"
         now = self._footprints()
