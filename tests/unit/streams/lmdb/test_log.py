@@ -24,7 +24,7 @@ from tests.contract.logs import Options
 from tests.contract.remote_log import RemoteLog
 from tests.contract.streams import DONE, FAILED, begin, numbered, put, read_all, state, words
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 BYTES = 8 * 1024 * 1024
 OPTIONS = Options(bytes_max=BYTES, ttl_seconds=0.2)
 

@@ -22,7 +22,7 @@ from tests.contract.logs import Options
 from tests.contract.remote_log import RemoteLog
 from tests.contract.streams import begin, numbered, put, read_all, words
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 BYTES = 8 * 1024 * 1024
 DATA_PAGES = 8192
 """Where LMDB's two first pages end, and data begins."""

@@ -173,4 +173,4 @@ async def bind():
 asyncio.run(bind())
 """
     command = [sys.executable, "-c", script, str(folder)]
-    return subprocess.run(command, cwd=Path(__file__).parents[3], stdout=subprocess.PIPE, text=True).stdout.strip()
+    return subprocess.run(command, cwd=Path(__file__).parents[4], stdout=subprocess.PIPE, text=True).stdout.strip()
