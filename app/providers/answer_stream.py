@@ -30,7 +30,7 @@ class AnswerStream(ABC):
         self._json: bytearray | None = None
         self._events_seen = False
         self._failure: UpstreamError | None = None
-        self._content_tokens = 0
+        self.content_tokens = 0
         self.finish_reason: str | None = None
         self.complete = False
 
@@ -47,14 +47,10 @@ class AnswerStream(ABC):
         """As the upstream counted; zeros where it did not."""
 
     def plain(self, data: bytes) -> list[Token]:
-        """The tokens in these bytes, where they are whole events of content and nothing else. None of them is counted
-        yet; it is up to the caller to `count` them, or else to `feed` the bytes as if this had not been asked."""
+        """The tokens in these bytes, where they are whole events of content and nothing else. It is up to the caller to
+        add them to `content_tokens`, or else to `feed` the bytes as if this had not been asked."""
         del data
         return []
-
-    def count(self, content_tokens: int) -> None:
-        """So many of what `plain` found were taken."""
-        self._content_tokens += content_tokens
 
     def feed(self, data: bytes) -> list[Token]:
         """The tokens in these bytes. A failure behind the last of them is raised by `check`, once they are delivered.
@@ -90,7 +86,7 @@ class AnswerStream(ABC):
         """The terminal event; where the upstream counted no usage, it is counted here."""
         usage = self._usage()
         if not (usage.input_tokens or usage.output_tokens):
-            usage = Usage(_words(messages), self._content_tokens)
+            usage = Usage(_words(messages), self.content_tokens)
         return Done(self.finish_reason or "stop", usage)
 
     def _sniff(self, data: bytes) -> list[Token]:

@@ -124,7 +124,7 @@ class MessageStream(AnswerStream):
         block = self._blocks.get(index)
         if delta.type == "text_delta":
             if delta.text:
-                self._content_tokens += 1
+                self.content_tokens += 1
                 tokens.append(Token(delta.text))
         elif block is None:
             raise invalid(f"a {delta.type[:100]!r} without its block")

@@ -66,13 +66,13 @@ def content(data: bytes) -> str | None:
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
     choices = chunk.choices
-    if choices is None or len(choices) != 1 or chunk.usage is not None or given(chunk.error):
+    if choices is None or len(choices) != 1 or chunk.usage is not None or (len(chunk.error) and given(chunk.error)):
         return None
     choice = choices[0]
     delta = choice.delta
     if delta is None or choice.index or choice.finish_reason:
         return None
-    if given(delta.tool_calls) or delta.reasoning_content or delta.reasoning:
+    if delta.reasoning_content or delta.reasoning or (len(delta.tool_calls) and given(delta.tool_calls)):
         return None
     return delta.content
 

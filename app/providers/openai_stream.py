@@ -57,7 +57,7 @@ class ChatStream(AnswerStream):
             if thought := delta.reasoning_content or delta.reasoning:
                 tokens.append(Token(thought, "thought"))
             if delta.content:
-                self._content_tokens += 1
+                self.content_tokens += 1
                 tokens.append(Token(delta.content))
             if calls := given(delta.tool_calls):
                 tokens.append(Token(text(calls), "tool_call"))

@@ -49,12 +49,8 @@ class SSEParser:
         self._event = "message"
         self._id: str | None = None
         self._retry: int | None = None
-        self._between = False  # nothing of a line or an event is held: what comes next begins an event
-
-    @property
-    def between(self) -> bool:
-        """Whether what comes next begins an event that owes nothing to what came before."""
-        return self._between
+        # Whether nothing of a line or an event is held: what comes next begins an event.
+        self.between = False
 
     def feed(self, data: bytes) -> list[SSEEvent]:
         """The events that `data` completes, in order.
@@ -62,7 +58,7 @@ class SSEParser:
         Raises:
             UpstreamInvalid: a line or an event is over its bound, or an event's name or id is not UTF-8.
         """
-        if self._between:
+        if self.between:
             # The way of nearly every read, kept to the fewest calls: one whole event of one data line.
             lines = data.splitlines()  # of bytes: splits at CR, LF and CRLF only
             if len(lines) == 2 and not lines[1] and data[-1] == LF and len(data) <= self._line_bytes_max:
@@ -115,7 +111,7 @@ class SSEParser:
                     self._data = None
                 self._event = "message"
                 self._retry = None
-        self._between = not (
+        self.between = not (
             self._tail
             or self._after_cr
             or self._data is not None
@@ -125,7 +121,7 @@ class SSEParser:
         return events
 
     def _keep(self, data: bytes) -> None:
-        self._between = False
+        self.between = False
         if len(self._tail) + len(data) > self._line_bytes_max:
             raise self._too_long("line", self._line_bytes_max)
         self._tail += data

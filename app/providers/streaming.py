@@ -129,7 +129,7 @@ def _poured(stream: AnswerStream, watch: Watch, pour: Pour, data: bytes) -> bool
     tokens = stream.plain(data)
     if not tokens or not pour(tokens):
         return False
-    stream.count(len(tokens))
+    stream.content_tokens += len(tokens)
     watch.resume()
     return True
 

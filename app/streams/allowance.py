@@ -38,7 +38,9 @@ class Allowance:
 
     def covers(self, tokens: Sequence[Token]) -> bool:
         """Spend all of them, or none where that would be too much, or a pause is due behind them."""
-        bytes_left = self._bytes_left - sum([len(token.text) for token in tokens])
+        bytes_left = self._bytes_left
+        for token in tokens:
+            bytes_left -= len(token.text)
         if bytes_left < max(0, self._pause_at) or self._tokens_left < len(tokens):
             return False
         self._bytes_left = bytes_left

@@ -102,10 +102,8 @@ class HttpConnection(asyncio.Protocol):
             await self._wait()
         if self._failure is not None:
             raise self._failure
-        chunks, self._chunks, self._buffered_bytes = self._chunks, [], 0
-        if self._paused:
-            self._paused = False
-            self._transport.resume_reading()
+        chunks = self._chunks
+        self._emptied()
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     def fail(self, error: Exception) -> None:
@@ -130,6 +128,12 @@ class HttpConnection(asyncio.Protocol):
         self._parser = None  # which holds this object, and this it
         if self._transport is not None:
             self._transport.abort()
+
+    def _emptied(self) -> None:
+        self._chunks, self._buffered_bytes = [], 0
+        if self._paused:
+            self._paused = False
+            self._transport.resume_reading()
 
     async def _wait(self) -> None:
         if self._failure is not None:
@@ -181,7 +185,7 @@ class HttpConnection(asyncio.Protocol):
             # It is the reader's: here it would only end in the event loop's log.
             self._failure = error
             return False
-        self._chunks, self._buffered_bytes = [], 0
+        self._emptied()
         return True
 
     def eof_received(self) -> None:

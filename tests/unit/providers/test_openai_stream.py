@@ -39,6 +39,66 @@ def run(*pieces: bytes, content_type: str = "text/event-stream") -> tuple[list[T
     return tokens, stream.done([{"role": "user", "content": "three plain words"}])
 
 
+PIECES = [
+    say("one"),
+    say("two") + say("three"),
+    say("\u2028 é"),
+    say(""),
+    say("four").replace(b"\n\n", b"\r\n\r\n"),
+    say("five").replace(b'"choices"', b'\n"choices"'),
+    b": ping\n\n",
+    b"\n",
+    b"data: ",
+    chunk({"role": "assistant", "content": ""}),
+    chunk({"content": "six", "tool_calls": None}, usage=None, error=None),
+    chunk({"reasoning_content": "hm"}),
+    chunk({"tool_calls": [{"index": 0, "function": {"arguments": "{}"}}]}),
+    chunk({"content": "last"}, "stop"),
+    chunk({"content": "x"}, usage={"prompt_tokens": 1, "completion_tokens": 2}),
+    b'data: {"error":{"message":"no"}}\n\n',
+    b"data: no json\n\n",
+    DONE,
+]
+
+
+@given(pieces=st.lists(st.sampled_from(PIECES), max_size=12), cuts=st.lists(st.integers(1, 40), max_size=4))
+def test_what_is_taken_as_plain_is_what_would_have_been_read(pieces: list[bytes], cuts: list[int]) -> None:
+    if pieces:
+        pieces = [part for piece in pieces for part in _cut(piece, cuts)]
+
+    def read(plainly: bool) -> tuple[list[Token], int, str]:
+        stream = ChatStream(Rejections("host:1", None), "text/event-stream")
+        tokens: list[Token] = []
+        try:
+            for piece in pieces:
+                plain = stream.plain(piece) if plainly else []
+                stream.content_tokens += len(plain)
+                tokens += plain or stream.feed(piece)
+                stream.check()
+                if stream.complete:
+                    break
+            else:
+                tokens += stream.end()
+        except UpstreamError as error:
+            return tokens, stream.content_tokens, repr(error)
+        return tokens, stream.content_tokens, repr(stream.done([]))
+
+    assert read(plainly=True) == read(plainly=False)
+
+
+def _cut(piece: bytes, cuts: list[int]) -> list[bytes]:
+    at = next((cut for cut in cuts if cut < len(piece)), None)
+    return [piece] if at is None or len(piece) % 3 else [piece[:at], piece[at:]]
+
+
+def test_events_of_content_are_plain_in_either_line_ending() -> None:
+    stream = ChatStream(Rejections("host:1", None), "text/event-stream")
+    assert stream.plain(say("a")) == []  # nothing is known of what came before the first event
+    assert content(stream.feed(say("a"))) == ["a"]
+    assert content(stream.plain(say("b") + say("c"))) == ["b", "c"]
+    assert content(stream.plain(say("d").replace(b"\n\n", b"\r\n\r\n"))) == ["d"]
+
+
 def content(tokens: list[Token]) -> list[str]:
     return [token.text for token in tokens if token.kind == "content"]
 
