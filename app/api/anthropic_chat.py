@@ -64,6 +64,8 @@ class Chat:
         """The texts of content that can be nothing else in OpenAI's protocol."""
         if isinstance(content, str):
             return [content]
+        if not isinstance(content, list) or not all(isinstance(block, dict) for block in content):
+            raise InvalidRequest(f"{field}: a string or a list of blocks is required.")
         texts = []
         for at, block in enumerate(content):
             if block.get("type") == "text":
@@ -106,7 +108,8 @@ class Chat:
         kind = block.get("type")
         if kind == "text":
             return {"type": "text", "text": _string(block, "text", field)}
-        if (block.get("citations") or {}).get("enabled"):
+        citations = block.get("citations")
+        if isinstance(citations, dict) and citations.get("enabled"):
             raise InvalidRequest(f"{field}.citations: citations cannot be carried.")
         source = block.get("source")
         if isinstance(source, dict):
@@ -152,7 +155,7 @@ class Chat:
         if kind == "tool":
             function = {"name": _string(choice, "name", "tool_choice")}
             self.extra["tool_choice"] = {"type": "function", "function": function}
-        elif kind in _CHOICES:
+        elif isinstance(kind, str) and kind in _CHOICES:
             self.extra["tool_choice"] = _CHOICES[kind]
         elif choice:
             raise InvalidRequest("tool_choice.type: one of auto, any, tool and none.")

@@ -6,7 +6,7 @@ tables.
 
 from typing import Any
 
-from app.providers.anthropic_turns import blocks_of, refused, turns
+from app.providers.anthropic_turns import blocks_of, listed, refused, turns
 from app.providers.base import GenerationRequest
 
 MAX_TOKENS = 8192  # the API wants to be told; what every model of its last generations can write
@@ -84,7 +84,7 @@ def _conversation(messages: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _tools(extra: dict[str, Any]) -> dict[str, Any]:
-    tools = extra.get("tools")
+    tools = listed(extra.get("tools"), "tools")
     if not tools:
         return {}
     found: dict[str, Any] = {"tools": [_tool(tool, at) for at, tool in enumerate(tools)]}
@@ -116,7 +116,10 @@ def _choice(choice: Any) -> dict[str, Any] | None:
 
 def _output(extra: dict[str, Any]) -> dict[str, Any]:
     """The format of the answer, and how much is thought about it."""
-    config = dict(extra.get("output_config") or {})
+    config = extra.get("output_config", {})
+    if not isinstance(config, dict):
+        raise refused("output_config", "not an object")
+    config = dict(config)
     found: dict[str, Any] = {}
     effort = extra.get("reasoning_effort")
     if effort == "none":

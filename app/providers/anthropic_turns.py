@@ -54,26 +54,24 @@ def _said(message: dict[str, Any], field: str) -> list[Block]:
     """What the model said: thoughts with their proof, text, calls."""
     if message.get("function_call") is not None:
         raise refused(f"{field}.function_call", "cannot be carried; tool_calls can")
-    calls = message.get("tool_calls") or []
     blocks = blocks_of(message.get("content"), field)
-    for at, call in enumerate(calls):
+    for at, call in enumerate(listed(message.get("tool_calls"), f"{field}.tool_calls")):
+        use = _call(call, f"{field}.tool_calls.{at}")
         thinking = _thinking(call)
         blocks = thinking + blocks if at == 0 else blocks + thinking
-        blocks.append(_call(call, f"{field}.tool_calls.{at}"))
+        blocks.append(use)
     return blocks
 
 
 def _thinking(call: dict[str, Any]) -> list[Block]:
     """What the model thought before this call, as `MessageStream` left it there."""
-    content = call.get("extra_content")
-    own = content.get("anthropic") if isinstance(content, dict) else None
-    found = own.get("thinking") if isinstance(own, dict) else None
-    return found if isinstance(found, list) else []
+    found = _fields(_fields(call, "extra_content"), "anthropic").get("thinking")
+    return [block for block in found if isinstance(block, dict)] if isinstance(found, list) else []
 
 
-def _call(call: dict[str, Any], field: str) -> Block:
-    function = call.get("function")
-    if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+def _call(call: Any, field: str) -> Block:
+    function = _fields(call, "function")
+    if not isinstance(function.get("name"), str):
         raise refused(field, "only functions can be carried")
     try:
         arguments = json.loads(function.get("arguments") or "{}")
@@ -117,8 +115,9 @@ def _block(part: dict[str, Any], field: str) -> Block:
     return block | ({"cache_control": part["cache_control"]} if part.get("cache_control") else {})
 
 
-def _fields(part: dict[str, Any], kind: str) -> dict[str, Any]:
-    value = part.get(kind)
+def _fields(part: Any, kind: str) -> dict[str, Any]:
+    """The object in a field of what may be anything; empty where there is none."""
+    value = part.get(kind) if isinstance(part, dict) else None
     return value if isinstance(value, dict) else {}
 
 
@@ -130,6 +129,17 @@ def _source(url: Any, field: str) -> dict[str, Any]:
         if url.startswith(("https://", "http://")):
             return {"type": "url", "url": url}
     raise refused(field, "neither a URL nor a base64 data URL")
+
+
+def listed(value: Any, field: str) -> list[Any]:
+    """What should be a list, or not there.
+
+    Raises:
+        InvalidRequest: it is something else.
+    """
+    if value is None or isinstance(value, list):
+        return value or []
+    raise refused(field, "not a list")
 
 
 def refused(field: str, why: str = "cannot be carried") -> InvalidRequest:

@@ -1,10 +1,13 @@
 """Anthropic's requests in OpenAI's terms: what is carried, what is listed as left out, and what is refused at once."""
 
+import contextlib
 from typing import Any
 
+import pydantic
 import pytest
 
 from app.api.anthropic_chat import Chat
+from app.api.anthropic_schemas import MessagesBody
 from app.errors import InvalidRequest
 
 USER = {"role": "user", "content": "Hello"}
@@ -202,3 +205,40 @@ def test_what_no_upstream_s_answer_could_bring_back_is_refused(fields: dict[str,
     with pytest.raises(InvalidRequest) as caught:
         Chat({"messages": [USER], **fields})
     assert caught.value.message.partition(":")[0] == name
+
+
+JUNK: list[Any] = [None, True, 3, "x", [], ["x"], [3], [[]], {}, {"type": []}, {"type": {}}, [{"type": []}], [{"x": 1}]]
+BLOCKS: list[dict[str, Any]] = [
+    USE,
+    RESULT,
+    TEXT,
+    {"type": "thinking", "thinking": "hm", "signature": "s"},
+    {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "aGk="}},
+    {"type": "document", "source": {"type": "text", "data": "a"}, "citations": {"enabled": False}, "title": "a"},
+]
+
+
+@pytest.mark.parametrize("field", ["tool_choice", "thinking", "output_config", "metadata", "container", "mcp_servers"])
+def test_a_field_with_anything_in_it_is_carried_listed_or_refused(field: str) -> None:
+    for junk in JUNK:
+        accepted_or_refused({"messages": [USER], "tools": [TOOL], field: junk})
+        accepted_or_refused({"messages": [USER], "tools": [TOOL | {"type": junk}], field: {"type": junk}})
+        accepted_or_refused({"messages": [USER], "output_config": {"effort": junk, "format": junk}})
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=lambda block: str(block["type"]))
+def test_a_block_with_anything_in_it_is_carried_listed_or_refused(block: dict[str, Any]) -> None:
+    for role in ("user", "assistant", "system"):
+        for junk in JUNK:
+            for name in block:
+                accepted_or_refused({"messages": [{"role": role, "content": [block | {name: junk}]}]})
+            if "source" in block:
+                for name in block["source"]:
+                    changed = block | {"source": block["source"] | {name: junk}}
+                    accepted_or_refused({"messages": [{"role": role, "content": [changed]}]})
+
+
+def accepted_or_refused(body: dict[str, Any]) -> None:
+    with contextlib.suppress(pydantic.ValidationError, InvalidRequest):
+        whole = MessagesBody.model_validate({"model": "m", "max_tokens": 5, **body})
+        Chat(whole.model_dump(exclude_unset=True, exclude={"model", "max_tokens"}))

@@ -1,5 +1,6 @@
 """OpenAI's requests in Anthropic's terms: what is carried, under which name, and what is refused."""
 
+import contextlib
 from typing import Any
 
 import pytest
@@ -213,3 +214,35 @@ def test_what_has_no_counterpart_is_refused_by_its_name(extra: dict[str, Any], f
 )
 def test_a_part_that_has_no_counterpart_is_refused_by_its_place(message: dict[str, Any], field: str) -> None:
     assert refused([USER, message]) == field
+
+
+JUNK: list[Any] = [None, True, 3, "x", [], ["x"], [3], [[]], {}, {"type": []}, {"type": "function"}, [{"type": []}]]
+FIELDS = ["tools", "tool_choice", "stop", "user", "response_format", "reasoning_effort", "output_config", "thinking"]
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_a_field_with_anything_in_it_is_carried_or_refused(field: str) -> None:
+    for junk in JUNK:
+        accepted_or_refused([USER], **{field: junk})
+        accepted_or_refused([USER], tools=[{"type": "function", "function": FUNCTION | {field: junk}}])
+        accepted_or_refused([USER], tools=[{"type": "function", "function": FUNCTION}], **{field: {"function": junk}})
+        accepted_or_refused([USER], response_format={"type": "json_schema", "json_schema": junk})
+
+
+@pytest.mark.parametrize("field", ["content", "tool_calls", "tool_call_id", "function_call", "name"])
+def test_a_message_with_anything_in_it_is_carried_or_refused(field: str) -> None:
+    for role in ("user", "assistant", "tool"):
+        for junk in JUNK:
+            message = {"role": role, "content": "a", "tool_calls": [CALL], field: junk}
+            if field != "content" or junk is None or isinstance(junk, str):  # the surface has seen to its type
+                accepted_or_refused([USER, message])
+            call = CALL | {"function": junk, "extra_content": junk}
+            accepted_or_refused([USER, {"role": role, "content": "a", "tool_calls": [call]}])
+            accepted_or_refused([USER, {"role": role, "tool_calls": [CALL | {"extra_content": {"anthropic": junk}}]}])
+            for kind in ("text", "refusal", "image_url", "file"):
+                accepted_or_refused([USER, {"role": role, "content": [{"type": kind, kind: junk}]}])
+
+
+def accepted_or_refused(messages: list[dict[str, Any]], **extra: Any) -> None:
+    with contextlib.suppress(InvalidRequest):
+        body(messages, **extra)
