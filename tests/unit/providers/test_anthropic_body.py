@@ -225,7 +225,7 @@ def test_a_field_with_anything_in_it_is_carried_or_refused(field: str) -> None:
     for junk in JUNK:
         accepted_or_refused([USER], **{field: junk})
         accepted_or_refused([USER], tools=[{"type": "function", "function": FUNCTION | {field: junk}}])
-        accepted_or_refused([USER], tools=[{"type": "function", "function": FUNCTION}], **{field: {"function": junk}})
+        accepted_or_refused([USER], **({"tools": [{"type": "function", "function": FUNCTION}]} | {field: {"function": junk}}))
         accepted_or_refused([USER], response_format={"type": "json_schema", "json_schema": junk})
 
 
