@@ -57,7 +57,7 @@ def spawn(
     own = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {core})  # inherited; set afterwards, it would miss what the program starts at once
     try:
-        return subprocess.Popen(  # noqa: S603 - our own programs, no shell
+        return subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
             stdout=stdout,

@@ -225,7 +225,8 @@ def test_a_field_with_anything_in_it_is_carried_or_refused(field: str) -> None:
     for junk in JUNK:
         accepted_or_refused([USER], **{field: junk})
         accepted_or_refused([USER], tools=[{"type": "function", "function": FUNCTION | {field: junk}}])
-        accepted_or_refused([USER], **({"tools": [{"type": "function", "function": FUNCTION}]} | {field: {"function": junk}}))
+        tools = {"tools": [{"type": "function", "function": FUNCTION}]}
+        accepted_or_refused([USER], **(tools | {field: {"function": junk}}))
         accepted_or_refused([USER], response_format={"type": "json_schema", "json_schema": junk})
 
 
