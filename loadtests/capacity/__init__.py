@@ -1,0 +1,1 @@
+"""How many streams Sluice carries, measured, and what follows from it: `python -m loadtests.capacity`."""
