@@ -2,10 +2,10 @@
 
 import sys
 
-from scripts import commands_reference, errors_reference, module_map, settings_reference
+from scripts import commands_reference, errors_reference, metrics_reference, module_map, settings_reference
 from scripts.regions import main
 
 if __name__ == "__main__":
-    modules = (commands_reference, errors_reference, module_map, settings_reference)
+    modules = (commands_reference, errors_reference, metrics_reference, module_map, settings_reference)
     # All of them, also behind one that is not up to date.
     sys.exit(max([main(module.DOCUMENT, module.regions()) for module in modules]))
