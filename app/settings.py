@@ -138,6 +138,7 @@ class Settings(BaseSettings):
         longer_drain = max(0.0, self.drain_seconds - waits["drain_seconds"])
         return {
             "kill_seconds": waits["kill_seconds"] + longer_drain,
+            "pod_grace_seconds": waits["pod_grace_seconds"] + longer_drain,
             "beat_seconds": self.lease_seconds * 0.3,
             "drain_spread_seconds": min(self.drain_spread_seconds, self.drain_seconds / 2),
             "nginx_read_seconds": max(waits["nginx_read_seconds"], self.stream_seconds_max + 60),

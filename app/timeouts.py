@@ -47,6 +47,9 @@ INEQUALITIES = (
         "Gunicorn kills workers that still drain",
     ),
     (_sum("stream_seconds_max"), _sum("stream_ttl_seconds"), "the log forgets streams that readers still follow"),
+    (_sum("endpoints_seconds"), _sum("nginx_quit_seconds"), "a pod refuses connections that are still sent to it"),
+    (_sum("nginx_quit_seconds"), _sum("pre_stop_seconds"), "a pod's app drains while NGINX still accepts"),
+    (_sum("pre_stop_seconds", "kill_seconds"), _sum("pod_grace_seconds"), "the kubelet kills pods that still drain"),
 )
 
 
