@@ -6,6 +6,7 @@
     │   ├── InvalidCursor         400 invalid_cursor
     │   └── IdempotencyMismatch   422 idempotency_mismatch
     ├── Unauthorized              401 unauthorized
+    ├── Forbidden                 403 forbidden
     ├── IdentityUnavailable       503 identity_unavailable   retryable
     ├── RateLimited               429 rate_limited           retryable
     ├── NotFound                  404 not_found
@@ -88,6 +89,13 @@ class Unauthorized(SluiceError):
 
     status = 401
     code = "unauthorized"
+
+
+class Forbidden(SluiceError):
+    """Credentials that are valid, for something else."""
+
+    status = 403
+    code = "forbidden"
 
 
 class IdentityUnavailable(SluiceError):

@@ -15,6 +15,7 @@ from app.api.context import Context
 from app.catalog import adopted, load_catalog
 from app.entrance import Entrance, adopted_credentials, read_credentials
 from app.errors import LogUnavailable, ModelNotFound
+from app.limits.quotas import Quotas
 from app.middleware.access_log import AccessLogMiddleware
 from app.middleware.errors import ErrorsMiddleware
 from app.middleware.request_id import RequestIdMiddleware
@@ -65,11 +66,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         )
         entrance = await _open_entrance(Entrance(settings, catalog, credentials), streams)
         app.state.access = entrance.access
+        streams.accounts.append(entrance.access.quotas.settle)
         follower = Follower(streams, settings.lease_seconds)
         streams.follow = follower.follow
         streams.unread = Unread(streams, settings.lease_seconds).decide
         drain = app.state.drain = Drain(streams, settings.derived_waits()["drain_spread_seconds"], is_shared(url))
-        app.state.context = _context(settings, tuple(routes), streams, drain)
+        app.state.context = _context(settings, tuple(routes), streams, drain, entrance.access.quotas)
         keeper = Keeper(streams, follower, settings.lease_seconds, identity.newly_dead)
         await keeper.start()
         keeping = asyncio.create_task(keeper.run(), name="keeper")
@@ -94,7 +96,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     for surface in (openai, anthropic, native, streams_api, auth, health, docs, playground):
         app.include_router(surface.router)
-    app.include_router(auth.public)
+    for router in (native.ticketed, streams_api.ticketed, auth.public):
+        app.include_router(router)
     docs.mount_assets(app)
     errors.install(app)
     # The one added last is the outermost.
@@ -127,7 +130,7 @@ async def _open_entrance(entrance: Entrance, streams: Streams) -> Entrance:
         raise SystemExit(Arbiter.WORKER_BOOT_ERROR) from None
 
 
-def _context(settings: Settings, models: tuple[str, ...], streams: Streams, drain: Drain) -> Context:
+def _context(settings: Settings, models: tuple[str, ...], streams: Streams, drain: Drain, quotas: Quotas) -> Context:
     terms = Terms(
         streams=streams,
         drain=drain,
@@ -138,6 +141,7 @@ def _context(settings: Settings, models: tuple[str, ...], streams: Streams, drai
     )
     return Context(
         terms=terms,
+        quotas=quotas,
         models=models,
         on_disconnect=settings.on_disconnect,
         on_disconnect_max=settings.on_disconnect_max,

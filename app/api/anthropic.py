@@ -5,21 +5,24 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from app.api.access import Guarded
 from app.api.anthropic_chat import Chat
 from app.api.anthropic_schemas import MessagesBody
 from app.api.context import Wanted, caller, context, upstream_headers
 from app.api.openapi import KEY_HEADER, anthropic_responses
+from app.limits.declared import GENERATE, declared, tier_rates
 from app.providers.base import GenerationRequest
 from app.providers.own_terms import ANTHROPIC_BETA, ANTHROPIC_MARK, original, with_original
 from app.streams.reader import Reader
 from app.streams.sse_anthropic import AnthropicEncoder, anthropic_message
 
-router = APIRouter(prefix="/v1", tags=["anthropic"])
+router = APIRouter(prefix="/v1", tags=["anthropic"], route_class=Guarded)
 VERSION = "2023-06-01"  # where the caller names none
 OURS = {"model", "stream", "max_tokens", "simulator"}
 
 
 @router.post("/messages", responses=anthropic_responses(), openapi_extra=KEY_HEADER)
+@declared.shared_limit(tier_rates, scope=GENERATE)
 async def messages(request: Request, body: MessagesBody) -> Response:
     """Answer a conversation."""
     ctx, who = context(request), caller(request)

@@ -20,6 +20,7 @@ from app.security.authenticator import ANONYMOUS
 from app.security.principal import Opening, Principal
 from app.security.tickets import OPEN_SECONDS_MAX
 
+# Whoever asks these is not known yet.
 public = APIRouter(prefix="/api/v1/auth", tags=["auth"])
 router = APIRouter(prefix="/api/v1", tags=["auth"], route_class=Guarded)
 

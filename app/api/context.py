@@ -10,14 +10,21 @@ from typing import Annotated, Any
 
 import msgspec
 from fastapi import Depends, Request
+from starlette.requests import HTTPConnection
+from starlette.types import Scope
 
+from app.api.access import declared_limits, principal
 from app.api.schemas import SimulatorBody
-from app.errors import InvalidRequest
+from app.errors import Forbidden, InvalidRequest, NotFound
+from app.limits.account import Limit
+from app.limits.quotas import Quotas
 from app.providers.base import Fault, GenerationRequest, SimulatorOptions
 from app.routing.ways import Readers
 from app.scope import request_id
+from app.security.principal import Principal
 from app.streams.answer import Answer
-from app.streams.log import START, OnDisconnect, StreamRecord, parse_id
+from app.streams.grant import Grant
+from app.streams.log import START, Cursor, OnDisconnect, StreamRecord, parse_id
 from app.streams.reader import Reader
 from app.streams.registry import Streams
 from app.streams.response import BatchResponse, StreamResponse, Terms
@@ -40,6 +47,7 @@ class Context:
     """
 
     terms: Terms
+    quotas: Quotas
     models: tuple[str, ...]
     on_disconnect: OnDisconnect
     on_disconnect_max: OnDisconnect
@@ -49,6 +57,17 @@ class Context:
     @property
     def streams(self) -> Streams:
         return self.terms.streams
+
+    async def attach(self, who: "Caller", stream_id: str, after: Cursor) -> Reader:
+        """A reader of a stream that the caller may read: one of his own, and by a ticket that one only.
+
+        Raises:
+            NotFound, CursorGone, LogUnavailable
+        """
+        opening = who.identity.opening
+        if opening is not None and opening.kind == "stream" and opening.target != stream_id:
+            raise NotFound("There is no such stream.")
+        return await self.streams.attach(stream_id, who.principal, after, key=who.ticket_key)
 
     def simulator(self, body: SimulatorBody | None) -> SimulatorOptions | None:
         """The body's simulator options as the provider takes them.
@@ -70,12 +89,38 @@ class Context:
 
 @dataclass(frozen=True)
 class Caller:
-    """Who asks, and how the request is to be joined to others like it."""
+    """Who asks, and how the request is to be joined to others like it.
 
-    principal: str
+    Args:
+        limits: what the route declares for him.
+        scope: of his request, whose answer says what is left of his limits.
+    """
+
+    identity: Principal
+    limits: tuple[Limit, ...]
+    scope: Scope
     idempotency_key: str | None
     last_event_id: str | None
     resumes: bool
+
+    @property
+    def principal(self) -> str:
+        """The name of his account, which owns what he begins."""
+        return self.identity.account
+
+    @property
+    def ticket_key(self) -> str:
+        """What a ticket that creates is known by: all that it may read is the stream that it began, which has this key.
+        Empty without one."""
+        opening = self.identity.opening
+        return _digest(("ticket", opening.target)) if opening is not None and opening.kind == "create" else ""
+
+    @property
+    def key(self) -> str:
+        """Of all requests that have this one, the first begins a stream; empty where each is one of its own."""
+        # Both parts by their length, so that no two pairs make one key.
+        own = _digest((self.principal, self.idempotency_key)) if self.idempotency_key is not None else ""
+        return self.ticket_key or own
 
     @property
     def resumable(self) -> bool:
@@ -83,24 +128,27 @@ class Caller:
         return self.resumes or self.idempotency_key is not None or self.last_event_id is not None
 
 
-def context(request: Request) -> Context:
+def context(connection: HTTPConnection) -> Context:
     """The context of the application that answers."""
-    found: Context = request.app.state.context
+    found: Context = connection.app.state.context
     return found
 
 
-def caller(request: Request) -> Caller:
+def caller(connection: HTTPConnection) -> Caller:
     """Who asks, by the headers that `openapi.RESUME_HEADERS` documents, or the query where it cannot set them.
+
+    The route is `Guarded`, or has awaited `identify`.
 
     Raises:
         InvalidRequest: the key is not one.
     """
-    headers, query = request.headers, request.query_params
+    headers, query = connection.headers, connection.query_params
     key = headers.get("idempotency-key", query.get("idempotency_key"))
     if key is not None and not (0 < len(key) <= IDEMPOTENCY_KEY_CHARACTERS_MAX and key.isascii() and key.isprintable()):
         raise InvalidRequest(f"Idempotency-Key: 1 to {IDEMPOTENCY_KEY_CHARACTERS_MAX} printable ASCII characters.")
     last = headers.get("last-event-id", query.get("last_event_id"))
-    return Caller("anonymous", key, last or None, headers.get("sluice-resume") == "1" or request.method == "GET")
+    resumes = headers.get("sluice-resume") == "1" or connection.scope.get("method") == "GET"
+    return Caller(principal(connection), declared_limits(connection), connection.scope, key, last or None, resumes)
 
 
 async def _context(request: Request) -> Context:
@@ -124,7 +172,10 @@ def upstream_headers(request: Request) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Wanted:
-    """A generation that is wanted, before anything of it exists."""
+    """A generation that is wanted, before anything of it exists.
+
+    `stream` and `batch` answer a request with it. `begin` begins it, whoever will read it.
+    """
 
     ctx: Context
     who: Caller
@@ -137,42 +188,81 @@ class Wanted:
         begins = self.surface != "native" or self.who.last_event_id is None
         readers: Readers = "told" if self.surface == "native" else "bound"
         opened = partial(self._open, readers)
-        return StreamResponse(encoder, begins, terms=self.ctx.terms, open_reader=opened, resumable=resumable)
+        return StreamResponse(
+            encoder,
+            begins,
+            terms=self.ctx.terms,
+            open_reader=opened,
+            resumable=resumable,
+            valid_seconds=self.who.identity.seconds_left,
+        )
 
     def batch(self, body: Callable[[Answer], Any]) -> BatchResponse:
         """Answer with one JSON document."""
         return BatchResponse(body, terms=self.ctx.terms, open_reader=partial(self._open, "waiting"))
 
-    async def _open(self, readers: Readers) -> Reader:
-        streams = self.ctx.streams
-        if self.surface == "native" and self.who.last_event_id is not None:
-            stream_id, cursor = parse_id(self.who.last_event_id)
-            return await streams.attach(stream_id, self.who.principal, cursor)
-        record = await streams.open(self._draft(), readers)
-        return await streams.attach(record.stream_id, self.who.principal, START)
+    async def begin(self, readers: Readers) -> StreamRecord:
+        """Begin the stream, or find the one that the same key began. What it may need is taken of the caller's account,
+        and what it did not need is given back when it ends.
 
-    def _draft(self) -> StreamRecord:
-        key = self.who.idempotency_key
-        policy = "grace" if key is not None and self.on_disconnect == "cancel" else self.on_disconnect
+        Raises:
+            RateLimited, LimitExceeded, Forbidden: nothing was begun or taken.
+            whatever `Streams.open` does
+        """
+        who, quotas = self.who, self.ctx.quotas
+        opening = who.identity.opening
+        if opening is not None and opening.kind == "stream":
+            raise Forbidden("The ticket is for something else.")
+        stream_id, key = secrets.token_urlsafe(18), who.key
+        hold = await quotas.take(who.scope, who.identity, who.limits, key or stream_id, self.request)
+        try:
+            record = await self.ctx.streams.open(self._draft(stream_id, key, hold.grant), readers)
+        except BaseException:
+            quotas.cancel(hold)
+            raise
+        if record.stream_id != stream_id:
+            quotas.cancel(hold)
+        return record
+
+    async def _open(self, readers: Readers) -> Reader:
+        last = self.who.last_event_id
+        if self.surface == "native" and last is not None:
+            return await self.ctx.attach(self.who, *parse_id(last))
+        record = await self.begin(readers)
+        return await self.ctx.attach(self.who, record.stream_id, START)
+
+    def _draft(self, stream_id: str, key: str, grant: Grant | None) -> StreamRecord:
+        policy = "grace" if key and self.on_disconnect == "cancel" else self.on_disconnect
+        bounded = self.request
+        tier_max = self.who.identity.tier.max_tokens
+        if tier_max is not None and bounded.max_tokens is None:
+            bounded = msgspec.structs.replace(bounded, max_tokens=tier_max)
         return StreamRecord(
-            stream_id=secrets.token_urlsafe(18),
+            stream_id=stream_id,
             principal=self.who.principal,
             surface=self.surface,
-            request=self.request,
+            request=bounded,
             on_disconnect=self.ctx.policy(policy),
             grace_seconds=self.ctx.grace_seconds,
             created_unix=int(time()),
-            # Both parts by their length, so that no two pairs make one key.
-            idempotency=_digest((self.who.principal, key)) if key is not None else "",
+            idempotency=key,
             body_hash=_digest((self.surface, msgspec.structs.replace(self.request, headers={}))),
+            grant=grant,
         )
 
 
 def resume(
-    ctx: Context, reader: Callable[[], Awaitable[Reader]], encoder: Callable[[Reader], Encoder]
+    ctx: Context, who: Caller, reader: Callable[[], Awaitable[Reader]], encoder: Callable[[Reader], Encoder]
 ) -> StreamResponse:
     """Answer with what follows a cursor."""
-    return StreamResponse(encoder, begins=False, terms=ctx.terms, open_reader=reader, resumable=True)
+    return StreamResponse(
+        encoder,
+        begins=False,
+        terms=ctx.terms,
+        open_reader=reader,
+        resumable=True,
+        valid_seconds=who.identity.seconds_left,
+    )
 
 
 def _digest(value: object) -> str:

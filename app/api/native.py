@@ -9,6 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 from starlette.responses import Response
 
+from app.api.access import Guarded, Ticketed
 from app.api.context import Wanted, caller, context, upstream_headers
 from app.api.openapi import RESUME_HEADERS, native_responses
 from app.api.schemas import (
@@ -23,11 +24,13 @@ from app.api.schemas import (
     Temperature,
     UsageAnswer,
 )
+from app.limits.declared import GENERATE, declared, tier_rates
 from app.providers.base import GenerationRequest
 from app.streams.answer import Answer
 from app.streams.sse import NativeEncoder
 
-router = APIRouter(prefix="/api/v1", tags=["native"])
+router = APIRouter(prefix="/api/v1", tags=["native"], route_class=Guarded)
+ticketed = APIRouter(prefix="/api/v1", tags=["native"], route_class=Ticketed)
 
 StreamQuery = Annotated[bool | None, Query(description="As `stream` in the body, which it yields to.")]
 Accept = Annotated[str | None, Header(description="`text/event-stream` asks for a stream, if nothing else decides.")]
@@ -45,18 +48,21 @@ async def _simulator_query(
 
 
 @router.post("/generate", responses=native_responses(GenerateAnswer), openapi_extra=RESUME_HEADERS)
+@declared.shared_limit(tier_rates, scope=GENERATE)
 async def generate(request: Request, body: GenerateBody, stream: StreamQuery = None, accept: Accept = None) -> Response:
     """Answer a prompt."""
     return _respond(request, body, body.prompt, _wants_stream(body, stream, accept))
 
 
 @router.post("/chat", responses=native_responses(GenerateAnswer), openapi_extra=RESUME_HEADERS)
+@declared.shared_limit(tier_rates, scope=GENERATE)
 async def chat(request: Request, body: ChatBody, stream: StreamQuery = None, accept: Accept = None) -> Response:
     """Answer a message."""
     return _respond(request, body, body.message, _wants_stream(body, stream, accept), body.conversation_id)
 
 
-@router.get("/stream", response_class=Response, responses=native_responses(None), openapi_extra=RESUME_HEADERS)
+@ticketed.get("/stream", response_class=Response, responses=native_responses(None), openapi_extra=RESUME_HEADERS)
+@declared.shared_limit(tier_rates, scope=GENERATE)
 async def stream(
     request: Request,
     prompt: Annotated[Prompt, Query()],

@@ -6,19 +6,22 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from app.api.access import Guarded
 from app.api.context import Ctx, Wanted, caller, context, upstream_headers
 from app.api.openai_schemas import ChatCompletionBody, ModelCard, ModelList
 from app.api.openapi import KEY_HEADER, openai_errors, openai_responses
 from app.errors import ModelNotFound
+from app.limits.declared import GENERATE, declared, tier_rates
 from app.providers.base import GenerationRequest
 from app.streams.answer import Answer
 from app.streams.reader import Reader
 from app.streams.sse import OpenAIEncoder, openai_usage
 
-router = APIRouter(prefix="/v1", tags=["openai"])
+router = APIRouter(prefix="/v1", tags=["openai"], route_class=Guarded)
 
 
 @router.post("/chat/completions", responses=openai_responses(), openapi_extra=KEY_HEADER)
+@declared.shared_limit(tier_rates, scope=GENERATE)
 async def chat_completions(request: Request, body: ChatCompletionBody) -> Response:
     """Answer a conversation."""
     ctx, who = context(request), caller(request)
@@ -40,14 +43,14 @@ async def chat_completions(request: Request, body: ChatCompletionBody) -> Respon
     return wanted.stream(lambda reader: _encoder(reader, usage), resumable=False)
 
 
-@router.get("/models")
+@router.get("/models", responses=openai_errors(401))
 async def models(ctx: Ctx) -> ModelList:
     """The models that are served."""
     data = [ModelCard(id=name, display_name=name) for name in ctx.models]
     return ModelList(data=data, first_id=data[0].id, last_id=data[-1].id)
 
 
-@router.get("/models/{model:path}", responses=openai_errors(404, 422))
+@router.get("/models/{model:path}", responses=openai_errors(401, 404, 422))
 async def model(model: str, ctx: Ctx) -> ModelCard:
     """One model."""
     if model not in ctx.models:

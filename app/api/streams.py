@@ -5,6 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query
 from starlette.responses import Response
 
+from app.api.access import Guarded, Ticketed
 from app.api.context import Ctx, Who, resume
 from app.api.openapi import LAST_HEADER, Responses, native_errors, native_responses
 from app.api.schemas import ErrorAnswer, StatusAnswer
@@ -13,7 +14,8 @@ from app.streams.log import START, STREAM_ID, parse_id
 from app.streams.reader import Reader
 from app.streams.sse import NativeEncoder
 
-router = APIRouter(prefix="/api/v1/streams", tags=["streams"])
+router = APIRouter(prefix="/api/v1/streams", tags=["streams"], route_class=Guarded)
+ticketed = APIRouter(prefix="/api/v1/streams", tags=["streams"], route_class=Ticketed)
 
 StreamId = Annotated[str, Path(description="As `X-Stream-Id` said.", examples=["pYnkZ0gC2rT1uVwX3yZaBcDe"])]
 _GONE: Responses = {
@@ -22,7 +24,7 @@ _GONE: Responses = {
 }
 
 
-@router.get(
+@ticketed.get(
     "/{stream_id}", response_class=Response, responses={**native_responses(None), **_GONE}, openapi_extra=LAST_HEADER
 )
 async def read(
@@ -40,19 +42,19 @@ async def read(
             named, after = parse_id(who.last_event_id)
             if named != stream_id:
                 raise InvalidCursor("Last-Event-ID is of another stream.")
-        return await ctx.streams.attach(_known(stream_id), who.principal, after)
+        return await ctx.attach(who, _known(stream_id), after)
 
-    return resume(ctx, reader, lambda found: NativeEncoder(stream_id, found.record.request.model))
+    return resume(ctx, who, reader, lambda found: NativeEncoder(stream_id, found.record.request.model))
 
 
-@router.delete("/{stream_id}", status_code=204, responses=native_errors(404, 422))
+@router.delete("/{stream_id}", status_code=204, responses=native_errors(401, 404, 422))
 async def cancel(stream_id: StreamId, ctx: Ctx, who: Who) -> Response:
     """Stop the generation; its readers get the error `cancelled`. A stream that has ended stays as it is."""
     await ctx.streams.cancel(_known(stream_id), who.principal)
     return Response(status_code=204)
 
 
-@router.get("/{stream_id}/status", responses=native_errors(404, 422))
+@router.get("/{stream_id}/status", responses=native_errors(401, 404, 422))
 async def status(stream_id: StreamId, ctx: Ctx, who: Who) -> StatusAnswer:
     """How far the stream is."""
     found = await ctx.streams.status(_known(stream_id), who.principal)

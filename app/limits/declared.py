@@ -1,7 +1,7 @@
 """Limits on requests as routes declare them, by slowapi's decorators; and what they come to for one caller.
 
     @router.post("/generate")
-    @declared.shared_limit(tier_rates, scope="generate")
+    @declared.shared_limit(tier_rates, scope=GENERATE)
     async def generate(request: Request, …)
 
 slowapi keeps the declarations and its key functions name the accounts. The check is not slowapi's: that one hits limits
@@ -16,6 +16,9 @@ from slowapi.wrappers import Limit as Declaration
 from starlette.requests import HTTPConnection
 
 from app.limits.account import Limit
+
+# The scope of every route that generates: whichever surface a caller uses, it counts as one.
+GENERATE = "generate"
 
 
 class Payer(Protocol):

@@ -7,7 +7,7 @@ stream ends where that does.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from starlette.types import Scope
 
@@ -16,6 +16,7 @@ from app.limits.account import ACCEPTED, NO_SLOT, TOKENS, Ask, Cost, Limit, Retu
 from app.limits.headers import limit_headers
 from app.limits.limiter import Limiter
 from app.scope import set_headers
+from app.streams.account import Account
 from app.streams.grant import Grant
 from app.tiers import Tier
 
@@ -31,12 +32,32 @@ class Hold:
     """What was taken for a generation that is about to begin.
 
     Args:
-        grant: to be kept with the stream.
+        grant: to be kept with the stream; None where nothing is counted.
         returns: gives all of it back.
     """
 
-    grant: Grant
+    grant: Grant | None
     returns: tuple[Return, ...]
+
+
+class Payer(Protocol):
+    """Whose account it is."""
+
+    @property
+    def account(self) -> str: ...
+
+    @property
+    def tier(self) -> Tier: ...
+
+
+class Wish(Protocol):
+    """What is to be generated, as far as it decides how much that is."""
+
+    @property
+    def messages(self) -> Sequence[Mapping[str, Any]]: ...
+
+    @property
+    def max_tokens(self) -> int | None: ...
 
 
 class Quotas:
@@ -71,33 +92,35 @@ class Quotas:
     async def take(
         self,
         scope: Scope,
-        account: str,
-        tier: Tier,
+        payer: Payer,
         rates: Sequence[Limit],
         slot: str,
-        input_tokens: int,
-        asked: int | None,
+        request: Wish,
     ) -> Hold:
         """Take what a generation may need; the answer's headers say what is left.
 
         Args:
             rates: the request limits of the route.
             slot: names the generation.
-            asked: `max_tokens` of the request.
 
         Raises:
             RateLimited: a limit is reached; nothing was taken.
             LimitExceeded: it can never be had.
         """
+        account, tier, asked = payer.account, payer.tier, request.max_tokens
         output_max = self.output_max(tier, asked)
+        if tier.max_tokens is None and tier.tokens_per_minute is None:
+            output_max = None  # what a caller without bounds asks of himself is his upstream's to keep
         costs = [Cost(limit) for limit in rates]
+        input_tokens = 0
         if tier.tokens_per_minute is not None:
+            input_tokens = estimate(request.messages)
             costs.append(_tokens_cost(tier.tokens_per_minute, input_tokens, output_max, asked))
         ask = Ask(account, tuple(costs), slot, tier.concurrent_streams or 0, self._limiter.slot_ms)
         if not tier.concurrent_streams:
             ask = ask._replace(slot="")
             if not costs:
-                return Hold(Grant(account, output_tokens_max=output_max or 0), ())
+                return Hold(Grant(account, output_tokens_max=output_max) if output_max else None, ())
         taken, alone = await self._limiter.take(ask)
         set_headers(scope, limit_headers(ask, taken))
         if taken.refused != ACCEPTED:
@@ -118,11 +141,15 @@ class Quotas:
 
     def cancel(self, hold: Hold) -> None:
         """The generation does not begin: give everything back."""
-        if hold.returns:
+        if hold.grant is not None and hold.returns:
             self._limiter.give_back(hold.returns, hold.grant.alone)
 
-    def settle(self, grant: Grant, tokens: int) -> None:
-        """A generation that used so many tokens has ended."""
+    def settle(self, account: Account) -> None:
+        """A generation is over here: what it did not use is given back, unless another worker goes on with it."""
+        if account.grant is not None and account.outcome != "moved":
+            self._settle(account.grant, account.input_tokens + account.output_tokens)
+
+    def _settle(self, grant: Grant, tokens: int) -> None:
         if grant.slot or grant.tokens:
             back = Return(grant.account, TOKENS_PER_MINUTE, MINUTE_MS, grant.window, 0, grant.slot)
             if grant.tokens:
@@ -138,10 +165,9 @@ def estimate(messages: Sequence[Mapping[str, Any]]) -> int:
     characters = 0
     for message in messages:
         content = message.get("content")
-        if isinstance(content, str):
-            characters += len(content)
-        elif content:
-            characters += sum(len(part.get("text") or "") for part in content)
+        parts = content if isinstance(content, list) else [{"text": content}]
+        texts = (part.get("text") for part in parts if isinstance(part, dict))
+        characters += sum(len(text) for text in texts if isinstance(text, str))
     return characters // CHARACTERS_PER_TOKEN + 1
 
 

@@ -1,17 +1,17 @@
 """Who asks, by whatever they show: an API key, a bearer token or a ticket."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Protocol
 from urllib.parse import parse_qs
 
 from starlette.types import Scope
 
-from app.errors import Unauthorized
+from app.errors import Forbidden, Unauthorized
 from app.scope import set_headers
 from app.security.address import Addresses
 from app.security.api_keys import Keys, digest_of, find_key
 from app.security.bearer import Bearer
-from app.security.principal import Principal
+from app.security.principal import Principal, TicketKind
 from app.security.tickets import Tickets
 from app.security.watched import Watched
 from app.tiers import UNBOUNDED, Tier
@@ -56,22 +56,23 @@ class Authenticator:
         self._keys = keys
         self._more_keys = more_keys
 
-    async def identify(self, scope: Scope, takes_ticket: bool = False) -> Principal:
+    async def identify(self, scope: Scope, openings: Collection[TicketKind] = ()) -> Principal:
         """Who asks.
 
         Args:
-            takes_ticket: whether the route is one that a ticket opens; elsewhere a ticket is nothing.
+            openings: the kinds of tickets that open the route; where there is none, a ticket is nothing.
 
         Raises:
             Unauthorized: nobody that is known, or what was shown is not valid.
+            Forbidden: a ticket that opens something else.
             IdentityUnavailable: it cannot be found out just now.
         """
         try:
             shown = _shown(scope)
             if shown is not None:
                 return await self.principal(shown)
-            if takes_ticket and (ticket := _ticket(scope)) is not None:
-                return await self._by_ticket(ticket)
+            if openings and (ticket := _ticket(scope)) is not None:
+                return await self._by_ticket(ticket, openings)
         except Unauthorized:
             set_headers(scope, [_INVALID])
             raise
@@ -119,8 +120,10 @@ class Authenticator:
             found = await self._more_keys.find(digest)
         return found
 
-    async def _by_ticket(self, ticket: str) -> Principal:
+    async def _by_ticket(self, ticket: str, openings: Collection[TicketKind]) -> Principal:
         kept = await self.tickets.take(ticket)
+        if kept.opening.kind not in openings:
+            raise Forbidden("The ticket is for something else.")
         tier = self._tiers.get(kept.tier_name, UNBOUNDED if not self.required else None)
         if tier is None:
             raise Unauthorized("The ticket is not valid.")

@@ -9,7 +9,6 @@ import binascii
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
-from time import time
 
 import jwt
 import msgspec
@@ -87,7 +86,7 @@ class Bearer:
         if known is not None:
             found, issuer, kid, key = known
             # Only while its key is still one of the issuer's.
-            if time() < found.expires_at + issuer.leeway_seconds and issuer.source.keys.get(kid) == key:
+            if found.seconds_left and issuer.source.keys.get(kid) == key:
                 return found
             del self._known[digest]
         issuer, kid = self._named(token)
@@ -134,7 +133,9 @@ class Bearer:
             raise _refused()
         tier = claims.get(issuer.tier_claim) if issuer.tier_claim else None
         tier_name = tier if isinstance(tier, str) and tier in self._tiers else issuer.tier_name
-        return Principal.of(issuer.prefix + subject, tier_name, self._tiers[tier_name], expires_at)
+        return Principal.of(
+            issuer.prefix + subject, tier_name, self._tiers[tier_name], expires_at, issuer.leeway_seconds
+        )
 
 
 async def _find(issuer: TrustedIssuer, kid: str) -> tuple[str, Key]:

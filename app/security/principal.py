@@ -1,5 +1,6 @@
 """Who asks: a name that owns streams, and a tier."""
 
+from time import time
 from typing import Literal, Self
 
 import msgspec
@@ -13,7 +14,7 @@ class Opening(msgspec.Struct, frozen=True):
     """The one thing that a ticket opens.
 
     Args:
-        target: the stream or the conversation. One that creates has the id that the stream will get.
+        target: the stream or the conversation. One that creates has a name of its own, by which its stream is known.
     """
 
     kind: TicketKind
@@ -28,6 +29,7 @@ class Principal(msgspec.Struct, frozen=True):
             kinds: `key:<name>`, `user:<name>`, `<issuer>:<sub>`, `anonymous`.
         rates: the tier's request limits, made once.
         expires_at: Unix time at which what it showed is no longer valid; 0 for never.
+        leeway_seconds: for which it is taken nevertheless, as clocks differ.
         opening: set where it came by a ticket, and may do nothing else.
     """
 
@@ -37,10 +39,16 @@ class Principal(msgspec.Struct, frozen=True):
     rates: str = ""
     expires_at: float = 0.0
     opening: Opening | None = None
+    leeway_seconds: float = 0.0
 
     @classmethod
-    def of(cls, account: str, tier_name: str, tier: Tier, expires_at: float = 0.0) -> Self:
-        return cls(account, tier_name, tier, tier.rates, expires_at)
+    def of(cls, account: str, tier_name: str, tier: Tier, expires_at: float = 0.0, leeway_seconds: float = 0.0) -> Self:
+        return cls(account, tier_name, tier, tier.rates, expires_at, None, leeway_seconds)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """For how long what it showed is good; None for ever."""
+        return max(0.0, self.expires_at + self.leeway_seconds - time()) if self.expires_at else None
 
     def by_ticket(self, opening: Opening) -> "Principal":
         """The same, restricted to what a ticket opens."""

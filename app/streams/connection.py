@@ -39,7 +39,7 @@ class Connection:
         self._waiter: asyncio.Future[None] | None = None
         self._sending_since: float | None = None
         self._stuck = False
-        self._age_timer: asyncio.TimerHandle | None = None
+        self._endings: list[asyncio.TimerHandle] = []
         self._last_sent = self._loop.time()
         self._timer = self._loop.call_later(min(heartbeat_seconds, send_seconds), self._tick)
         self._listener = asyncio.create_task(self._listen())
@@ -51,8 +51,8 @@ class Connection:
     def close(self) -> None:
         """Stop the timer and the listener; the connection itself is the server's."""
         self._timer.cancel()
-        if self._age_timer is not None:
-            self._age_timer.cancel()
+        for ending in self._endings:
+            ending.cancel()
         self._listener.cancel()
         self._waiter = None
 
@@ -84,9 +84,9 @@ class Connection:
         self.leaving = self.leaving or reason
         self.wake()
 
-    def limit_age(self, seconds: float) -> None:
-        """Have the connection ended after `seconds`, so that old readers come to new workers."""
-        self._age_timer = self._loop.call_later(seconds, self.leave, "max_age")
+    def leave_after(self, seconds: float, reason: str) -> None:
+        """Have the connection ended after `seconds`, unless something else ends it first."""
+        self._endings.append(self._loop.call_later(seconds, self.leave, reason))
 
     async def wait(self) -> None:
         """Until `wake`, the client's leaving, or the next heartbeat."""

@@ -60,7 +60,7 @@ Handler = Callable[[LiveStream], Awaitable[None]]
 
 class Streams:
     """See the module. `follow` and `unread` are set by the composition root, since they need a `Streams` themselves.
-    `account`, if it is set, is told once of every generation that ended here.
+    `accounts` are told, once each, of every generation that ended here.
 
     Args:
         backend: the stream log.
@@ -93,7 +93,7 @@ class Streams:
         self.live: dict[str, LiveStream] = {}
         self.follow: Handler | None = None
         self.unread: Handler | None = None
-        self.account: Callable[[Account], None] | None = None
+        self.accounts: list[Callable[[Account], None]] = []
         self._driver = Driver(self.committer, stream_seconds_max, stream_bytes_max, self._ended)
         self._route = route
 
@@ -174,22 +174,25 @@ class Streams:
         generation = live.generation = Generation(live.record, live.tail, fence, over, said, content_tokens)
         return generation
 
-    async def attach(self, stream_id: str, principal: str, after: Cursor) -> Reader:
+    async def attach(self, stream_id: str, principal: str, after: Cursor, key: str = "") -> Reader:
         """A reader of the stream from behind `after` on; to be given back to `detach`.
 
+        Args:
+            key: the stream must have been begun by this `idempotency`.
+
         Raises:
-            NotFound: no such stream, or another principal's.
+            NotFound: no such stream, or another's.
             CursorGone: the log ends before `after`, and will not come to it.
             LogUnavailable
         """
         live = self.live.get(stream_id)
         if live is None:
-            record, state = await self._described(stream_id, principal)
+            record, state = await self._described(stream_id, principal, key)
             live = self.enter(record, state.last)
             # Somebody else may have entered it meanwhile, whose tail is not where the stream is said to have ended.
             live.tail.ended = live.tail.ended or (state.state != "running" and live.tail.last == state.last)
             live.orphaned = not live.tail.ended and not state.owner_alive
-        elif live.record.principal != principal:
+        elif not _is_of(live.record, principal, key):
             raise NotFound("There is no such stream.")
         live.readers += 1  # before anything is awaited: it keeps the stream in its place
         try:
@@ -271,9 +274,9 @@ class Streams:
         if live.readers == 0 and live.generation is None and live.follower is None:
             self.live.pop(live.stream_id, None)
 
-    async def _described(self, stream_id: str, principal: str) -> tuple[StreamRecord, StreamState]:
+    async def _described(self, stream_id: str, principal: str, key: str = "") -> tuple[StreamRecord, StreamState]:
         found = await self.backend.describe(stream_id)
-        if found is None or found[0].principal != principal:
+        if found is None or not _is_of(found[0], principal, key):
             raise NotFound("There is no such stream.")
         return found
 
@@ -281,8 +284,8 @@ class Streams:
         # The line is the stream's, which any number of requests may have read.
         structlog.contextvars.unbind_contextvars("request_id")
         log.info("generation", **account.fields())
-        if self.account is not None:
-            self.account(account)
+        for tell in self.accounts:
+            tell(account)
 
     def _fill(self, live: LiveStream) -> None:
         """See to it that somebody fills the tail as long as it is read."""
@@ -308,3 +311,7 @@ class Streams:
             log.exception("stream task failed", stream=live.stream_id)
             if handler is self.follow:
                 live.tail.break_off(Internal("The server failed."))
+
+
+def _is_of(record: StreamRecord, principal: str, key: str) -> bool:
+    return record.principal == principal and (not key or record.idempotency == key)

@@ -113,18 +113,24 @@ class StreamResponse(ReaderResponse):
     Args:
         begins: the request began the stream, or joined its beginning: a failure at once is then an HTTP status. To one
             that resumes it is an event, or its reader would ask again and again.
+        valid_seconds: for how long what the caller showed is good; then the reader has to show something else.
     """
 
-    def __init__(self, encoder: Callable[[Reader], Encoder], begins: bool, **common: Any) -> None:
+    def __init__(
+        self, encoder: Callable[[Reader], Encoder], begins: bool, valid_seconds: float | None = None, **common: Any
+    ) -> None:
         super().__init__(**common)
         self._encoder = encoder
         self._begins = begins
+        self._valid_seconds = valid_seconds
 
     async def _serve(self, reader: Reader, connection: Connection, scope: Scope, delivery: "Delivery") -> str:
         if reader.past_end:
             # What tells an EventSource to stop asking.
             await Response(status_code=204)(scope, _receive_nothing, connection.send)  # type: ignore[arg-type]
             return "past_end"
+        if self._valid_seconds is not None:
+            connection.leave_after(self._valid_seconds, "reauthenticate")
         encoder = self._encoder(reader)
         reader.follow(Push(reader, connection, encoder, delivery))
         first = await reader.take()
@@ -138,7 +144,8 @@ class StreamResponse(ReaderResponse):
         headers = [*STREAM_HEADERS, (b"x-stream-id", reader.record.stream_id.encode())]
         await connection.send({"type": "http.response.start", "status": 200, "headers": headers})
         if self._resumable:
-            connection.limit_age(self._terms.age_seconds_max * random.uniform(0.8, 1.2))  # noqa: S311
+            # So that old readers come to new workers.
+            connection.leave_after(self._terms.age_seconds_max * random.uniform(0.8, 1.2), "max_age")  # noqa: S311
         return await self._stream(first, reader, connection, encoder, delivery)
 
     def _cut(self, reader: Reader, below: Wire | None) -> None:

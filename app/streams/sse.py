@@ -13,7 +13,10 @@ from app.events import Done, Event, Failed, Reset, Token
 from app.streams.log import Cursor
 
 SHUTTING_DOWN = Failed("server_shutting_down", "The server is shutting down; send the request again.", 503, True)
+EXPIRED = Failed("token_expired", "What was shown as a credential has expired; send the request again.", 401, False)
 RESTARTED = Failed("stream_reset", "The answer began again; send the request again.", 502, True)
+# What ends a connection, to clients that cannot come back to its stream.
+FAREWELLS = {"reauthenticate": EXPIRED}
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder()
 _NOT_LINE_ENDS = ((b"\xe2\x80\xa8", b"\\u2028"), (b"\xe2\x80\xa9", b"\\u2029"), (b"\xc2\x85", b"\\u0085"))
@@ -123,8 +126,8 @@ class OpenAIEncoder:
 
     def farewell(self, reason: str, retry_ms: int) -> bytes:
         # Never [DONE]: the SDK would take what it has for the whole answer.
-        del reason, retry_ms
-        return sse(None, {"error": openai_error(SHUTTING_DOWN)})
+        del retry_ms
+        return sse(None, {"error": openai_error(FAREWELLS.get(reason, SHUTTING_DOWN))})
 
     def encode(self, cursor: Cursor | None, event: Event) -> bytes:
         del cursor

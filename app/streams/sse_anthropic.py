@@ -11,7 +11,7 @@ from app.errors import UpstreamInvalid
 from app.events import Done, Event, Failed, Reset, Token
 from app.streams.answer import Answer
 from app.streams.log import Cursor
-from app.streams.sse import RESTARTED, SHUTTING_DOWN, json_bytes, sse
+from app.streams.sse import FAREWELLS, RESTARTED, SHUTTING_DOWN, json_bytes, sse
 
 STOP_REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use", "content_filter": "refusal"}
 # https://docs.anthropic.com/en/api/errors
@@ -58,8 +58,8 @@ class AnthropicEncoder:
 
     def farewell(self, reason: str, retry_ms: int) -> bytes:
         # Never message_stop: the SDK would take what it has for the whole answer.
-        del reason, retry_ms
-        return _error(SHUTTING_DOWN)
+        del retry_ms
+        return _error(FAREWELLS.get(reason, SHUTTING_DOWN))
 
     def encode(self, cursor: Cursor | None, event: Event) -> bytes:
         del cursor

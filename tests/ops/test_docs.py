@@ -11,7 +11,7 @@ import pytest
 from fastapi.routing import APIRoute
 
 import app.errors
-from app.api import anthropic, docs, health, native, openai, playground, streams
+from app.api import anthropic, auth, docs, health, native, openai, playground, streams
 from app.api.errors import _CODES
 from app.catalog import Model, Upstream
 from app.errors import SluiceError
@@ -124,7 +124,7 @@ def test_every_error_code_has_its_row() -> None:
         each.code for each in vars(app.errors).values() if isinstance(each, type) and issubclass(each, SluiceError)
     }
     codes |= {app.errors.UpstreamRejected(status, "").code for status in range(400, 600)}
-    codes |= {*_CODES.values(), registry.CANCELLED.code, sse.SHUTTING_DOWN.code, sse.RESTARTED.code}
+    codes |= {*_CODES.values(), registry.CANCELLED.code, sse.SHUTTING_DOWN.code, sse.EXPIRED.code, sse.RESTARTED.code}
     mapped = re.search(r"\$sluice_error_code \{(.*?)\}", read("nginx/snippets/maps.conf"), re.DOTALL)
     assert mapped
     codes |= set(re.findall(r"\w+ +(\w+);", mapped[1]))
@@ -157,8 +157,9 @@ def test_the_routes_are_those_of_the_application() -> None:
     table = README.split("## Routes\n")[1].split("\n## ")[0]
     told = {(method, path.split("?")[0]) for method, path in re.findall(r"`(GET|POST|DELETE) ([^`]+)`", table)}
     served = {("GET", "/openapi.json")}
-    for module in (anthropic, docs, health, native, openai, playground, streams):
-        for route in module.router.routes:
+    surfaces = [module.router for module in (anthropic, auth, docs, health, native, openai, playground, streams)]
+    for router in (*surfaces, native.ticketed, streams.ticketed, auth.public):
+        for route in router.routes:
             assert isinstance(route, APIRoute)
             served |= {(method, re.sub(r":\w+}", "}", route.path)) for method in route.methods or ()}
     assert told | {("GET", "/playground/{name}")} == served  # the page's own files are not for people to ask for

@@ -10,6 +10,10 @@ from app.limits.account import Limit
 from app.limits.limiter import Limiter
 from app.limits.memory_counters import MemoryCounters
 from app.limits.quotas import Hold, Quotas, estimate
+from app.providers.base import GenerationRequest
+from app.security.principal import Principal
+from app.streams.account import Account
+from app.streams.grant import Grant
 from app.tiers import EXAMPLES, UNBOUNDED, Tier
 
 MINUTE = Limit("generate/60", 60_000, 3)
@@ -30,17 +34,27 @@ class Desk:
         self._number += 1
         slot = slot or f"s{self._number}"
         try:
-            return await self.quotas.take(scope, "key:ana", self._tier, self._rates, slot, read, asked)
+            request = GenerationRequest("m", [{"role": "user", "content": "x" * 4 * (read - 1)}], max_tokens=asked)
+            return await self.quotas.take(scope, Principal.of("key:ana", "t", self._tier), self._rates, slot, request)
         finally:
             self.headers = {name.decode(): value.decode() for name, value in scope.get("sluice.headers", [])}
 
     async def settle(self, hold: Hold, tokens: int) -> None:
-        self.quotas.settle(hold.grant, tokens)
+        self.quotas.settle(ended(hold, tokens))
         await asyncio.sleep(0)
 
     async def cancel(self, hold: Hold) -> None:
         self.quotas.cancel(hold)
         await asyncio.sleep(0)
+
+
+def ended(hold: Hold, tokens: int) -> Account:
+    return Account("s", "m", "native", "key:ana", "completed", "up", 1, 0, tokens, None, None, 1.0, hold.grant)
+
+
+def granted(hold: Hold) -> Grant:
+    assert hold.grant is not None
+    return hold.grant
 
 
 async def test_request_limits_hold_and_say_what_is_left() -> None:
@@ -61,18 +75,18 @@ async def test_request_limits_hold_and_say_what_is_left() -> None:
 async def test_a_tier_without_bounds_asks_no_store_and_says_nothing() -> None:
     desk = Desk(UNBOUNDED)
     hold = await desk.take()
-    assert (hold.grant.tokens, hold.grant.slot, hold.grant.output_tokens_max, hold.returns) == (0, "", 0, ())
+    assert (hold.grant, hold.returns) == (None, ())
     assert desk.headers == {}
 
 
 async def test_tokens_are_taken_for_the_whole_answer_and_given_back_at_its_end() -> None:
     desk = Desk(Tier(tokens_per_minute=1000))
     first = await desk.take(read=100, asked=800)
-    assert (first.grant.tokens, first.grant.output_tokens_max) == (900, 800)
+    assert (granted(first).tokens, granted(first).output_tokens_max) == (900, 800)
     with pytest.raises(RateLimited, match="tokens"):
         await desk.take(read=100, asked=800)
     await desk.settle(first, 150)
-    assert (await desk.take(read=50, asked=800)).grant.tokens == 850
+    assert granted(await desk.take(read=50, asked=800)).tokens == 850
 
 
 async def test_what_was_used_beyond_what_was_taken_is_owed() -> None:
@@ -84,16 +98,16 @@ async def test_what_was_used_beyond_what_was_taken_is_owed() -> None:
 
 async def test_a_request_that_does_not_bound_its_answer_gets_what_is_left() -> None:
     desk = Desk(Tier(tokens_per_minute=1000, max_tokens=600))
-    assert (await desk.take(read=100)).grant.output_tokens_max == 600
-    assert (await desk.take(read=100)).grant.output_tokens_max == 200
+    assert granted(await desk.take(read=100)).output_tokens_max == 600
+    assert granted(await desk.take(read=100)).output_tokens_max == 200
     with pytest.raises(RateLimited, match="tokens"):
         await desk.take(read=100)
 
 
 async def test_an_answer_is_bounded_by_the_tier() -> None:
     desk = Desk(Tier(max_tokens=600))
-    assert (await desk.take()).grant.output_tokens_max == 600
-    assert (await desk.take(asked=20)).grant.output_tokens_max == 20
+    assert granted(await desk.take()).output_tokens_max == 600
+    assert granted(await desk.take(asked=20)).output_tokens_max == 20
     with pytest.raises(LimitExceeded, match="600"):
         await desk.take(asked=601)
 
@@ -120,7 +134,7 @@ async def test_streams_at_a_time_are_bounded_and_an_ended_one_makes_room() -> No
 async def test_a_slot_that_becomes_free_meanwhile_is_waited_for_a_moment() -> None:
     desk = Desk(Tier(concurrent_streams=1))
     first = await desk.take()
-    asyncio.get_running_loop().call_later(0.02, desk.quotas.settle, first.grant, 0)
+    asyncio.get_running_loop().call_later(0.02, desk.quotas.settle, ended(first, 0))
     await desk.take()
 
 

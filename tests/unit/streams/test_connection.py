@@ -60,7 +60,7 @@ async def test_a_connection_that_is_to_leave_wakes_and_says_why(peer: Peer) -> N
 
 async def test_a_connection_can_have_a_greatest_age(peer: Peer) -> None:
     connection = Connection(peer.receive, peer.send, LONG, LONG)
-    connection.limit_age(0.05)
+    connection.leave_after(0.05, "max_age")
     await asyncio.wait_for(connection.wait(), 5)
     assert connection.leaving == "max_age"
     connection.close()
@@ -221,7 +221,7 @@ async def test_a_cancellation_from_outside_outweighs_a_stuck_reader(peer: Peer) 
 async def test_the_last_timer_does_not_keep_a_connection_alive(peer: Peer) -> None:
     """A timer of 15 s that outlived its stream would hold the memory of a quarter minute's streams."""
     connection = Connection(peer.receive, peer.send, LONG, LONG)
-    connection.limit_age(LONG)
+    connection.leave_after(LONG, "max_age")
     await connection.send(BODY)
     connection.close()
     alive = weakref.ref(connection)

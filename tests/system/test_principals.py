@@ -1,0 +1,91 @@
+"""Whose a stream is: nobody else reads it, stops it, or joins it by its key, through the whole chain."""
+
+from collections.abc import Iterator
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.api_keys import ApiKeys
+from tests.support.call import Call, ask
+from tests.support.chain import Chain
+
+PATH = "/api/v1/generate"
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> ApiKeys:
+    return ApiKeys(tmp_path_factory.mktemp("keys"), alice="pro", bob="pro")
+
+
+@pytest.fixture(scope="module")
+def chain(keys: ApiKeys) -> Iterator[Chain]:
+    with Chain(keys.environment, workers=2) as running:
+        yield running
+
+
+def question(tokens: int, pace: float) -> dict[str, Any]:
+    return {"prompt": "Mine.", "stream": True, "simulator": {"tokens": tokens, "tokens_per_second": pace}}
+
+
+def request(chain: Chain, method: str, path: str, headers: dict[str, str]) -> int:
+    """The status of a request without a body."""
+    connection = HTTPConnection("127.0.0.1", chain.port, timeout=10)
+    try:
+        connection.request(method, path, headers=headers)
+        return connection.getresponse().status
+    finally:
+        connection.close()
+
+
+def test_the_stream_of_another_is_not_there_on_any_verb(chain: Chain, keys: ApiKeys) -> None:
+    alice, bob = keys.headers("alice"), keys.headers("bob")
+    with Call(chain.url, PATH, question(60, 20), headers=alice) as call:
+        call.until(5)
+        stream_id, last = call.headers["x-stream-id"], call.frames[2].id
+        path = f"/api/v1/streams/{stream_id}"
+        cursor = {"Last-Event-ID": last}
+        asked = [
+            request(chain, "GET", path, bob),
+            request(chain, "GET", path, bob | cursor),
+            request(chain, "GET", f"{path}?last_event_id={last}", bob),
+            request(chain, "GET", f"{path}/status", bob),
+            request(chain, "DELETE", path, bob),
+            request(chain, "GET", "/api/v1/stream?prompt=x", bob | cursor),
+            Call(chain.url, PATH, question(3, 0), headers=bob | cursor).finish().status,
+        ]
+        assert asked == [404] * len(asked)
+        # And it has not stopped.
+        assert call.finish().verdict == "complete"
+    again = Call(chain.url, path, headers=alice | cursor).finish()
+    assert again.frames == call.frames[3:]
+    assert Call(chain.url, path, headers=bob).finish().status == 404
+
+
+def test_a_key_of_another_joins_nothing(chain: Chain, keys: ApiKeys) -> None:
+    """The key is the caller's own: by the same one, two callers have a stream each."""
+    key = {"Idempotency-Key": "the-same"}
+    made = [Call(chain.url, PATH, question(5, 0), headers=keys.headers(who) | key).finish() for who in ("alice", "bob")]
+    assert [call.verdict for call in made] == ["complete"] * 2
+    assert made[0].headers["x-stream-id"] != made[1].headers["x-stream-id"]
+    other = Call(chain.url, PATH, question(6, 0), headers=keys.headers("bob") | {"Idempotency-Key": "bobs"}).finish()
+    assert other.verdict == "complete"
+
+
+def test_credentials_do_not_stay_on_a_connection(chain: Chain, keys: ApiKeys, tmp_path: Path) -> None:
+    """A request without any is refused behind one that had some, also where that stream was left half-way."""
+    for _ in range(4):  # whichever worker and connection of NGINX's it is
+        with Call(chain.url, PATH, question(100, 50), headers=keys.headers("alice")) as left:
+            left.until(2).leave("rst")
+        assert ask(chain.url, PATH, question(3, 0)).status == 401
+    connection = HTTPConnection("127.0.0.1", chain.port, timeout=10)
+    found = []
+    for headers in (keys.headers("alice"), {}, keys.headers("bob"), {}):
+        connection.request("GET", "/v1/models", headers=headers)
+        answer = connection.getresponse()
+        answer.read()
+        found.append((answer.status, answer.headers["X-Request-ID"]))
+    connection.close()
+    assert [status for status, _ in found] == [200, 401, 200, 401]
+    assert len({name for _, name in found}) == 4
