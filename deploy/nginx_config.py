@@ -25,13 +25,13 @@ def fill_in(template: str, values: dict[str, str]) -> str:
     return PLACEHOLDER.sub(lambda match: values[match[1]], template)
 
 
-def render(prefix: Path, values: dict[str, str]) -> Path:
+def render(prefix: Path, values: dict[str, str], source: Path = SOURCE) -> Path:
     """Writes the configuration into `prefix`, replacing an earlier one, and returns the main file."""
     prefix.mkdir(parents=True, exist_ok=True)
     for folder in ("conf.d", "snippets"):
         shutil.rmtree(prefix / folder, ignore_errors=True)
-    shutil.copytree(SOURCE / "snippets", prefix / "snippets")
+    shutil.copytree(source / "snippets", prefix / "snippets")
     (prefix / "conf.d").mkdir()
-    for template in sorted((SOURCE / "templates").glob("*.template")):
+    for template in sorted((source / "templates").glob("*.template")):
         (prefix / "conf.d" / template.stem).write_text(fill_in(template.read_text(), values))
-    return Path(shutil.copy(SOURCE / "nginx.conf", prefix / "nginx.conf"))
+    return Path(shutil.copy(source / "nginx.conf", prefix / "nginx.conf"))
