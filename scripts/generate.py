@@ -2,10 +2,19 @@
 
 import sys
 
-from scripts import commands_reference, errors_reference, metrics_reference, module_map, settings_reference
+from scripts import (
+    commands_reference,
+    errors_reference,
+    kubernetes,
+    metrics_reference,
+    module_map,
+    settings_reference,
+    whole_files,
+)
 from scripts.regions import main
 
 if __name__ == "__main__":
     modules = (commands_reference, errors_reference, metrics_reference, module_map, settings_reference)
     # All of them, also behind one that is not up to date.
-    sys.exit(max([main(module.DOCUMENT, module.regions()) for module in modules]))
+    done = [main(module.DOCUMENT, module.regions()) for module in modules]
+    sys.exit(max([*done, whole_files.main(kubernetes.files())]))

@@ -1,5 +1,9 @@
-"""Parts of the manifests that follow from deploy/ and nginx/, as files of their own in k8s/, so that no number is in two places."""
+"""Parts of the manifests that follow from deploy/ and nginx/, as files of their own: no number is in two places."""
 
+import json
+import math
+import string
+from collections.abc import Mapping
 from pathlib import Path
 
 import yaml
@@ -10,8 +14,13 @@ from scripts.regions import HOME
 
 MARK = "# Written by `make generate`{source}; do not edit.\n"
 NGINX = HOME / "nginx"
-# What LMDB takes beside the streams: limits, locks, and room for what settings may add.
-STATE_BYTES_BESIDES = 512 * 1024 * 1024
+TEMPLATES = HOME / "k8s/templates"
+# Measured: a worker with everything imported and nothing to do.
+WORKER_MIB = 128
+# What the state folder holds beside the streams: limits, keys, and room.
+STATE_MIB_BESIDES = 512
+# Of the volume `tmp`, and what is logged between two rotations.
+OTHER_DISK_MIB = 256
 MEBIBYTE = 1024 * 1024
 
 
@@ -27,70 +36,35 @@ def files() -> dict[Path, str]:
 
 def waits() -> str:
     """How a pod stops: a patch of the Deployment."""
-    seconds = {name: f"{value:g}" for name, value in ledger().items()}
-    return MARK.format(source=" from deploy/timeouts.yaml") + f"""\
-# A pod that is deleted, in seconds from then:
-#   0    its address is withdrawn; that takes up to {seconds["endpoints_seconds"]}, in which it serves as if nothing were
-#   {seconds["nginx_quit_seconds"]:<4} NGINX stops accepting, closes idle connections and goes on with its streams
-#   {seconds["pre_stop_seconds"]:<4} the app gets TERM: readers are sent to other pods, generations finish or are handed over
-#   {seconds["pod_grace_seconds"]:<4} what is left is killed
-apiVersion: apps/v1
-kind: Deployment
-metadata:
-  name: sluice
-spec:
-  template:
-    spec:
-      # pre_stop_seconds ({seconds["pre_stop_seconds"]}) + kill_seconds ({seconds["kill_seconds"]}, all bounded steps of the \
-drain) + 15 for processes to end.
-      # The pause counts: the grace begins with the deletion. At most {seconds["node_grace_seconds"]}, or autoscalers cut it.
-      terminationGracePeriodSeconds: {seconds["pod_grace_seconds"]}
-      initContainers:
-        - name: nginx
-          lifecycle:
-            preStop:
-              # Run beside the app's: sidecars get their signal only when the app is gone.
-              exec:
-                command:
-                  - /bin/sh
-                  - -c
-                  - sleep {seconds["nginx_quit_seconds"]}; exec nginx -p /run/nginx -c /run/nginx/nginx.conf -e stderr -s quit
-      containers:
-        - name: app
-          lifecycle:
-            preStop:
-              sleep:
-                seconds: {seconds["pre_stop_seconds"]}
-"""
+    return _filled("waits.yaml", "from deploy/timeouts.yaml", {name: f"{wait:g}" for name, wait in ledger().items()})
 
 
 def size() -> str:
     """What a pod takes: a patch of the Deployment."""
-    log_bytes = Settings.model_fields["log_bytes_max"].default
-    state = (log_bytes + STATE_BYTES_BESIDES) // MEBIBYTE
-    return MARK.format(source=" from the settings") + f"""\
-apiVersion: apps/v1
-kind: Deployment
-metadata:
-  name: sluice
-spec:
-  template:
-    spec:
-      containers:
-        - name: app
-          resources:
-            # A worker takes some 120 MiB, and a stream 60 KiB: two workers with 4,000 streams, and as much again for bodies
-            # that are being read. The stream log is mapped from a file, which the kernel drops before it kills.
-            # The disk is that of the volumes `state` and `tmp`, and of what is logged between two rotations.
-            requests: {{cpu: "1", memory: 1Gi, ephemeral-storage: {state + 256}Mi}}
-            limits: {{memory: 1Gi, ephemeral-storage: {state + 256}Mi}}
-      volumes:
-        # SLUICE_LOG_BYTES_MAX ({log_bytes // MEBIBYTE} MiB, allocated at once), and as much for limits and other state.
-        # Above it the pod is evicted.
-        - name: state
-          emptyDir:
-            sizeLimit: {state}Mi
-"""
+    capacity = json.loads((HOME / "deploy/capacity.json").read_text())
+    log_mib = Settings.model_fields["log_bytes_max"].default // MEBIBYTE
+    # In thousandths of a core, at as many streams as a pod carries.
+    tokens_per_second = capacity["streams_per_pod"] * capacity["tokens_per_second"]
+    app_millicores = math.ceil(tokens_per_second * capacity["cpu_us_per_token"] / 1e3 / 100) * 100
+    nginx_millicores = math.ceil(tokens_per_second * capacity["nginx_cpu_us_per_token"] / 1e3 / 50) * 50
+    streams_mib = math.ceil(capacity["streams_per_pod"] * capacity["kib_per_stream"] / 1024)
+    values = capacity | {
+        "app_millicores": app_millicores,
+        "nginx_millicores": nginx_millicores,
+        "streams_mib": streams_mib,
+        "workers_mib": capacity["workers_per_pod"] * WORKER_MIB,
+        # As much again for bodies that are being read and for what is about to be committed; in steps of 128 MiB.
+        "memory_mib": math.ceil(2 * (streams_mib + capacity["workers_per_pod"] * WORKER_MIB) / 128) * 128,
+        "log_mib": log_mib,
+        "state_mib": log_mib + STATE_MIB_BESIDES,
+        "disk_mib": log_mib + STATE_MIB_BESIDES + OTHER_DISK_MIB,
+    }
+    return _filled("size.yaml", "from deploy/capacity.json and the settings", {k: str(v) for k, v in values.items()})
+
+
+def _filled(name: str, source: str, values: Mapping[str, str]) -> str:
+    template = (TEMPLATES / name).read_text()
+    return MARK.format(source=" " + source) + string.Template(template).substitute(values)
 
 
 def _nginx_files() -> list[Path]:
@@ -103,7 +77,7 @@ def _key(path: Path) -> str:
 
 
 def nginx_config_map() -> str:
-    """The sources of NGINX's configuration as a ConfigMap; a key holds no slash, so a folder's name comes before a dot."""
+    """The sources of NGINX's configuration as a ConfigMap, whose keys have no slash: a folder's name and a dot."""
     found = [f"{_key(path)}={path}" for path in _nginx_files()]
     document = {
         "apiVersion": "kustomize.config.k8s.io/v1beta1",
