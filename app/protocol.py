@@ -5,7 +5,7 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from app.scope import set_wire, unset_wire
+from app.scope import set_wire
 
 # What a reader that is slow may leave in our memory; asyncio's default, stated because uvicorn sets none. The kernel's
 # socket buffer comes on top of it.
@@ -29,10 +29,6 @@ class SluiceProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
         # Uvicorn leaves the timer of one that was reset, and with it all that the connection had, until it fires.
         self._unset_keepalive_if_required()
-        # The last request refers to this object: without the circle it is all freed now, and not by the collector.
-        if self.scope is not None:
-            scope: Any = self.scope
-            unset_wire(scope)
 
     def on_message_begin(self) -> None:
         super().on_message_begin()

@@ -64,11 +64,6 @@ def set_wire(scope: Scope, connection: Wire) -> None:
     scope.setdefault("extensions", {})["sluice.wire"] = connection
 
 
-def unset_wire(scope: Scope) -> None:
-    """The connection is no more."""
-    scope.get("extensions", {}).pop("sluice.wire", None)
-
-
 def wire(scope: Scope) -> Wire | None:
     """The connection below ASGI; None under a server that is not ours."""
     found: Wire | None = scope.get("extensions", {}).get("sluice.wire")

@@ -1,4 +1,4 @@
-"""`make generate`: writes every part of a document that is made from the code; with `--check`, says which are old."""
+"""`make generate`: writes what is made from the code, in documents and as files; with `--check`, says what is old."""
 
 import sys
 
@@ -8,6 +8,7 @@ from scripts import (
     kubernetes,
     metrics_reference,
     module_map,
+    monitoring,
     settings_reference,
     whole_files,
 )
@@ -17,4 +18,4 @@ if __name__ == "__main__":
     modules = (commands_reference, errors_reference, metrics_reference, module_map, settings_reference)
     # All of them, also behind one that is not up to date.
     done = [main(module.DOCUMENT, module.regions()) for module in modules]
-    sys.exit(max([*done, whole_files.main(kubernetes.files())]))
+    sys.exit(max([*done, whole_files.main(kubernetes.files() | monitoring.files())]))

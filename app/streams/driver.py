@@ -49,8 +49,6 @@ class Driver:
             end = await self._end(generation, route, readers, bill)
             self._committer.add(generation, end)
         finally:
-            # A cancelled task keeps its frames, and they the generation: that circle would wait for the collector.
-            generation.task = None
             self._account(_account(generation, bill))
 
     async def _end(self, generation: Generation, route: Route, readers: Readers, bill: Bill) -> Done | Failed:
@@ -73,8 +71,6 @@ class Driver:
                 return LimitExceeded(f"The stream reached its {seconds_max:g} s.").as_event()
             log.exception("generation failed", stream=generation.record.stream_id)
             return Internal("The server failed.").as_event()
-        finally:
-            del deadline  # it has the task, which keeps this frame if it is cancelled: a circle
 
     async def _drive(self, generation: Generation, attempts: Attempts) -> Done:
         left = Allowance(self._stream_bytes_max, generation)

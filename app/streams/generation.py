@@ -27,7 +27,7 @@ class Generation:
         record: StreamRecord,
         tail: Tail,
         fence: int,
-        on_over: Callable[["Generation"], None],
+        on_over: Callable[[], None],
         said: str = "",
         content_tokens: int = 0,
     ) -> None:
@@ -105,7 +105,7 @@ class Generation:
     def _deliver(self, entries: list[Entry]) -> None:
         self.tail.extend(entries)
         if self.tail.ended:
-            self._on_over(self)
+            self._on_over()
 
     def logged_after_all(self, append: Append) -> None:
         """What readers had without ids has got its ids."""
@@ -117,7 +117,7 @@ class Generation:
         self.stop()
         self.pending, self._resets = [], 0
         self.lost = True
-        self._on_over(self)
+        self._on_over()
 
     def stop(self) -> None:
         """Stop the upstream; what was added before is still committed."""

@@ -7,7 +7,6 @@ one follower takes the stream over, and the readers of the tail see nothing of i
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import NamedTuple
 
 import structlog
@@ -164,16 +163,16 @@ class Streams:
 
     def own(self, live: LiveStream, fence: int, said: str = "", content_tokens: int = 0) -> Generation:
         """Be the one who appends to the stream."""
-        over = partial(self._over, live)
+
+        def over() -> None:
+            live.generation = None
+            if generation.lost:
+                log.warning("stream was taken over", stream=live.stream_id)
+                self._fill(live)
+            self.tidy(live)
+
         generation = live.generation = Generation(live.record, live.tail, fence, over, said, content_tokens)
         return generation
-
-    def _over(self, live: LiveStream, generation: Generation) -> None:
-        live.generation = None
-        if generation.lost:
-            log.warning("stream was taken over", stream=live.stream_id)
-            self._fill(live)
-        self.tidy(live)
 
     async def attach(self, stream_id: str, principal: str, after: Cursor, key: str = "") -> Reader:
         """A reader of the stream from behind `after` on; to be given back to `detach`.

@@ -53,7 +53,7 @@ class Pool:
         self._used.discard(connection)
         self._free.release()
         if not connection.reusable:
-            connection.discard()
+            connection.abort()
             return
         connection.rest()
         self._idle.setdefault(origin, []).append(connection)
