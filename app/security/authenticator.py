@@ -68,7 +68,8 @@ class Authenticator:
             IdentityUnavailable: it cannot be found out just now.
         """
         try:
-            shown = _shown(scope)
+            # Where nothing is asked for, nothing is looked at: SDKs always send a key of some kind.
+            shown = _shown(scope) if self.required else None
             if shown is not None:
                 return await self.principal(shown)
             if openings and (ticket := _ticket(scope)) is not None:
