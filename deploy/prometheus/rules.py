@@ -67,7 +67,6 @@ def _recorded(objectives: Objectives) -> Rule:
         errors = objective.errors.replace(RANGE, f"[{objectives.base_range}]").strip()
         labels = {"slo": objective.name}
         rules += [
-            {"record": "sluice:slo_objective:ratio", "expr": f"vector({objective.objective})", "labels": labels},
             {"record": "sluice:slo_events:rate5m", "expr": events, "labels": labels},
             # Without a single error there is no such series, and the ratio would be unknown instead of 0.
             {"record": "sluice:slo_errors:rate5m", "expr": f"({errors}) or 0 * ({events})", "labels": labels},
