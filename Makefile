@@ -64,6 +64,9 @@ faults: $(DEVELOPMENT) ## Act every fault of an upstream and write what came of 
 bench: $(DEVELOPMENT) ## Measure what a token costs (loadtests/bench)
 	$(PYTHON) -m loadtests.bench $(ARGS)
 
+capacity: $(DEVELOPMENT) ## Find how many streams a worker carries, and write it to deploy/capacity.json if it can be believed
+	$(PYTHON) -m loadtests.capacity $(ARGS)
+
 examples: $(DEVELOPMENT) ## Run the example clients against a running server
 	@examples/run.sh
 
@@ -74,4 +77,4 @@ clean: ## Remove what was made here, except the virtual environment
 $(RUNTIME) $(DEVELOPMENT): .venv/installed-%: %.lock
 	@scripts/setup.sh $< $@
 
-.PHONY: help setup run serve test soak interop check lint types imports generated generate format lock faults bench examples clean
+.PHONY: help setup run serve test soak interop check lint types imports generated generate format lock faults bench capacity examples clean

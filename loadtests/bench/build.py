@@ -9,7 +9,7 @@ FOLDER = Path(__file__).parent
 BUILD_SECONDS_MAX = 60
 SOURCES = {
     "origin": ("origin.c", "wheel.c", "sockets.c"),
-    "load": ("load.c", "histogram.c", "response.c", "sse.c", "sockets.c"),
+    "load": ("load.c", "arrivals.c", "histogram.c", "records.c", "response.c", "sse.c", "sockets.c"),
 }
 
 
@@ -33,7 +33,7 @@ def _is_stale(program: Path) -> bool:
 
 def _compile(program: Path, sources: tuple[str, ...]) -> None:
     paths = [str(FOLDER / source) for source in sources]
-    command = ["gcc", "-O2", "-std=gnu11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-o", str(program), *paths]
+    command = ["gcc", "-O2", "-std=gnu11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-o", str(program), *paths, "-lm"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=BUILD_SECONDS_MAX, check=False)
     except FileNotFoundError:

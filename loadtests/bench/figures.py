@@ -13,7 +13,11 @@ class Percentiles(msgspec.Struct, frozen=True):
 
 
 class Figures(msgspec.Struct, frozen=True):
-    """Errors count from the first stream on, everything else within the window."""
+    """Errors count from the first stream on, everything else within the window.
+
+    `lag_ms` is how late the generator itself may have been, `start_lag_ms` how late streams began; of the open model,
+    `scheduled` streams were to begin, and `waiting` had not at the end.
+    """
 
     window_seconds: float
     cpu_seconds: float
@@ -25,6 +29,11 @@ class Figures(msgspec.Struct, frozen=True):
     ttft_ms: Percentiles
     gap_ms: Percentiles
     delay_ms: Percentiles
+    lag_ms: Percentiles
+    start_lag_ms: Percentiles
+    in_flight_mean: float
+    scheduled: int
+    waiting: int
     refused: int
     truncated: int
     failed: int

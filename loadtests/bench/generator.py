@@ -22,12 +22,18 @@ SLACK_SECONDS = 30.0
 
 
 class Demand(NamedTuple):
-    """How many streams of how many tokens at which pace, for how long."""
+    """How many streams of how many tokens at which pace, for how long.
+
+    `arrivals_per_second` above 0 is the open model: streams begin as often, whatever the server does, and `streams` is
+    the most that may be open. A `seed` other than 0 moves the beginnings.
+    """
 
     streams: int
     rate: float
     tokens: int
     seconds: float
+    arrivals_per_second: float = 0.0
+    seed: int = 0
 
     @property
     def ramp_seconds(self) -> float:
@@ -62,8 +68,10 @@ class Generator:
 
 
 @contextlib.contextmanager
-def generating(programs: Path, core: int, port: int, surface: Surface, demand: Demand) -> Iterator[Generator]:
-    """`load` against `port`; its streams close on leaving."""
+def generating(
+    programs: Path, core: int, port: int, surface: Surface, demand: Demand, records: Path | None = None
+) -> Iterator[Generator]:
+    """`load` against `port`, which writes a line for each stream to `records`; its streams close on leaving."""
     options: dict[str, object] = {
         "port": port,
         "path": surface.path,
@@ -72,7 +80,12 @@ def generating(programs: Path, core: int, port: int, surface: Surface, demand: D
         "ramp": demand.ramp_seconds,
         "seconds": demand.seconds,
         "stall-ms": demand.stall_ms,
+        "arrivals": demand.arrivals_per_second,
+        "seed": demand.seed,
+        "header": surface.header,
     }
+    if records is not None:
+        options["records"] = records
     words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
     process = spawn([str(programs / "load"), *words], core, subprocess.PIPE)
     overdue = threading.Timer(demand.ramp_seconds + demand.seconds + SLACK_SECONDS, process.kill)

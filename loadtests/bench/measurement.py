@@ -1,14 +1,16 @@
 """Measures one row: a system under one demand."""
 
+import contextlib
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
 
 from loadtests.bench.figures import Figures
-from loadtests.bench.generator import Demand, generating
+from loadtests.bench.generator import Demand, Generator, generating
 from loadtests.bench.processes import Cores
 from loadtests.bench.procfs import CoreSeconds, Procfs
 from loadtests.bench.surfaces import Surface
@@ -51,53 +53,38 @@ class Reading(NamedTuple):
     gateway_core: CoreSeconds
 
 
-class Bench:
-    """Measures rows on two cores.
+class Bed:
+    """A system that runs, on which rows are measured one after the other.
 
-    Args:
-        programs: the folder with `origin` and `load`.
-        logs: where each row's gateway leaves its output.
+    Memory at rest is that after the warm-up, also for later rows: allocators keep what an earlier row made them take.
     """
 
-    def __init__(self, programs: Path, logs: Path, cores: Cores, surface: Surface) -> None:
+    def __init__(self, programs: Path, cores: Cores, surface: Surface, system: str, running: System) -> None:
         self._programs = programs
-        self._logs = logs
         self._cores = cores
         self._surface = surface
+        self._system = system
+        self._running = running
         self._proc = Procfs()
+        self._warm_up()
+        self._idle_kib = self._private_kib()
 
-    def measure(self, system: str, demand: Demand) -> Row:
-        """Start the system and an origin, load them, stop them."""
-        name, start = SYSTEMS[system]
-        # Not under the repository: the path of a Unix socket must stay below 108 bytes.
-        with tempfile.TemporaryDirectory(prefix="sluice-bench-") as state:
-            site = Site(self._programs, self._cores, Path(state), self._logs / f"{system}-{demand.streams}.log")
-            with origin(site, demand.tokens, demand.rate) as origin_port, start(site, origin_port) as running:
-                self._warm_up(running)
-                return self._row(system, name, running, demand)
-
-    def _warm_up(self, running: System) -> None:
-        with generating(self._programs, self._cores.generator, running.port, self._surface, WARM_UP) as generator:
+    def row(self, demand: Demand, records: Path | None = None) -> Row:
+        """Load the system; with a line for each stream in `records`, if that is wanted."""
+        with self._generating(demand, records) as generator:
             generator.wait_for_window()
-            generator.figures()
-        time.sleep(SETTLE_SECONDS)
-
-    def _row(self, system: str, name: str, running: System, demand: Demand) -> Row:
-        idle_kib = self._private_kib(running)
-        with generating(self._programs, self._cores.generator, running.port, self._surface, demand) as generator:
-            generator.wait_for_window()
-            before = self._read(running)
+            before = self._read()
             figures = generator.figures()
-            after = self._read(running)
-            loaded_kib = self._private_kib(running)  # last: walking a process's memory holds it up
+            after = self._read()
+            loaded_kib = self._private_kib()  # last: walking a process's memory holds it up
         cpu = {group: seconds - before.cpu_seconds[group] for group, seconds in after.cpu_seconds.items()}
         cpu_us = {group: 1e6 * seconds / max(1, figures.tokens) for group, seconds in cpu.items()}
-        kib = {group: (loaded_kib[group] - idle_kib[group]) / demand.streams for group in idle_kib}
+        kib = {group: (loaded_kib[group] - kib) / demand.streams for group, kib in self._idle_kib.items()}
         generator_core = after.generator_core.since(before.generator_core)
         gateway_core = after.gateway_core.since(before.gateway_core)
         return Row(
-            system=system,
-            name=name,
+            system=self._system,
+            name=SYSTEMS[self._system][0],
             streams=demand.streams,
             offered_tokens=demand.streams * demand.rate * figures.window_seconds,
             figures=figures,
@@ -109,13 +96,52 @@ class Bench:
             nginx_kib_per_stream=kib.get("nginx"),
         )
 
-    def _read(self, running: System) -> Reading:
-        groups = running.processes(self._proc)
+    def _warm_up(self) -> None:
+        with self._generating(WARM_UP, None) as generator:
+            generator.wait_for_window()
+            generator.figures()
+        time.sleep(SETTLE_SECONDS)
+
+    def _generating(self, demand: Demand, records: Path | None) -> contextlib.AbstractContextManager[Generator]:
+        port = self._running.port
+        return generating(self._programs, self._cores.generator, port, self._surface, demand, records)
+
+    def _read(self) -> Reading:
+        groups = self._running.processes(self._proc)
         return Reading(
             {group: self._proc.cpu_seconds(pids) for group, pids in groups.items()},
             self._proc.core_seconds(self._cores.generator),
             self._proc.core_seconds(self._cores.gateway),
         )
 
-    def _private_kib(self, running: System) -> dict[str, int]:
-        return {group: self._proc.private_kib(pids) for group, pids in running.processes(self._proc).items()}
+    def _private_kib(self) -> dict[str, int]:
+        return {group: self._proc.private_kib(pids) for group, pids in self._running.processes(self._proc).items()}
+
+
+class Bench:
+    """Starts systems to be measured on two cores.
+
+    Args:
+        programs: the folder with `origin` and `load`.
+        logs: where each gateway leaves its output.
+    """
+
+    def __init__(self, programs: Path, logs: Path, cores: Cores, surface: Surface) -> None:
+        self._programs = programs
+        self._logs = logs
+        self._cores = cores
+        self._surface = surface
+
+    def measure(self, system: str, demand: Demand) -> Row:
+        """Start the system and an origin, load them, stop them."""
+        with self.running(system, demand.tokens, demand.rate, f"{system}-{demand.streams}") as bed:
+            return bed.row(demand)
+
+    @contextlib.contextmanager
+    def running(self, system: str, tokens: int, rate: float, name: str) -> Iterator[Bed]:
+        """The system before an origin of streams of so many tokens at that pace, warm; its output is in `name`.log."""
+        # Not under the repository: the path of a Unix socket must stay below 108 bytes.
+        with tempfile.TemporaryDirectory(prefix="sluice-bench-") as state:
+            site = Site(self._programs, self._cores, Path(state), self._logs / f"{name}.log")
+            with origin(site, tokens, rate) as port, SYSTEMS[system][1](site, port) as running:
+                yield Bed(self._programs, self._cores, self._surface, system, running)

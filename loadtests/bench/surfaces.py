@@ -7,10 +7,11 @@ MODEL = "gpt-x"
 
 
 class Surface(NamedTuple):
-    """A streaming route and the body of a request to it."""
+    """A streaming route, and the body and a header of a request to it."""
 
     path: str
     body: str
+    header: str = ""
 
 
 SURFACES = {

@@ -6,8 +6,10 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from loadtests.bench.build import build
@@ -15,6 +17,7 @@ from loadtests.bench.figures import Figures
 from loadtests.bench.generator import Demand, generating
 from loadtests.bench.processes import started
 from loadtests.bench.surfaces import SURFACES, Surface
+from loadtests.capacity.records import read_records
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 NATIVE = SURFACES["native"]
@@ -38,8 +41,8 @@ def chunks(*bodies: bytes, end: bool = True) -> bytes:
 
 
 @contextlib.contextmanager
-def serving(answer: Answer) -> Iterator[int]:
-    """A server that reads each request and lets `answer` speak; its port."""
+def serving(answer: Answer, seen: list[bytes] | None = None) -> Iterator[int]:
+    """A server that reads each request, keeps it in `seen`, and lets `answer` speak; its port."""
 
     def serve(listener: socket.socket) -> None:
         while True:
@@ -48,7 +51,9 @@ def serving(answer: Answer) -> Iterator[int]:
             except OSError:
                 return  # the listener was closed: the test is over
             with peer, contextlib.suppress(OSError):
-                peer.recv(65_536)
+                request = peer.recv(65_536)
+                if seen is not None:
+                    seen.append(request)
                 answer(peer)
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -143,6 +148,90 @@ def test_a_gap_over_twice_the_pace_makes_a_stalled_stream(programs: Path) -> Non
 
     assert figures.streams_stalled == figures.streams_seen >= 2
     assert figures.gap_ms.p50 >= 400
+
+
+def test_a_record_of_each_stream_says_what_the_percentiles_are_made_of(programs: Path, tmp_path: Path) -> None:
+    file = tmp_path / "records.jsonl"
+    with serving(lambda peer: peer.sendall(HEAD + chunks(token(0), token(1), b"data: [DONE]\n\n"))) as port:
+        surface = SURFACES["openai"]
+        with generating(programs, ANY_CORE, port, surface, ONE_STREAM._replace(seconds=1), file) as generator:
+            generator.wait_for_window()
+            figures = generator.figures()
+
+    records = read_records(file)
+    assert [record.outcome for record in records].count("finished") == figures.finished
+    begun = [record.ttft_ms for record in records if record.scheduled_ms >= 0 and record.ttft_ms is not None]
+    # The generator counts in steps of 0.01 ms, and takes the value at a rank where numpy interpolates.
+    assert figures.ttft_ms.p50 == pytest.approx(np.percentile(begun, 50), abs=0.05)
+
+
+class Pausing:
+    """Answers each stream at once, but for a second in the middle of the window: then nobody is served at all."""
+
+    def __init__(self, pause_at: float) -> None:
+        self._pause_at = time.monotonic() + pause_at
+
+    def __call__(self, peer: socket.socket) -> None:
+        if 0 <= time.monotonic() - self._pause_at < 1:
+            time.sleep(1 - (time.monotonic() - self._pause_at))
+        peer.sendall(HEAD + chunks(token(0), b"data: [DONE]\n\n"))
+
+
+@pytest.mark.parametrize(("arrivals", "shows"), [(0.0, False), (50.0, True)], ids=["closed", "open"])
+def test_a_pause_of_a_second_shows_in_the_open_model_and_not_in_the_closed_one(
+    programs: Path, arrivals: float, shows: bool
+) -> None:
+    """A closed generator waits with the server, so that the pause costs it one sample of hundreds."""
+    demand = Demand(streams=100 if arrivals else 1, rate=20, tokens=2, seconds=4, arrivals_per_second=arrivals, seed=1)
+    with serving(Pausing(pause_at=2.5)) as port:
+        figures = run(programs, port, demand, SURFACES["openai"])
+
+    assert figures.errors() == {}
+    assert (figures.ttft_ms.p99 > 500) is shows
+    assert (figures.ttft_ms.p99 < 300) is not shows
+    assert figures.scheduled == pytest.approx(200, abs=60) if arrivals else figures.scheduled == 0
+
+
+def test_streams_that_find_no_place_wait_and_are_counted(programs: Path) -> None:
+    def slow(peer: socket.socket) -> None:
+        time.sleep(0.2)
+        peer.sendall(HEAD + chunks(token(0), b"data: [DONE]\n\n"))
+
+    with serving(slow) as port:
+        figures = run(programs, port, ONE_STREAM._replace(seconds=2, arrivals_per_second=20), SURFACES["openai"])
+
+    assert figures.waiting > 5
+    assert figures.start_lag_ms.p99 > 500
+
+
+def gaps_between_arrivals(programs: Path, file: Path, seed: int) -> list[float]:
+    demand = Demand(20, 20, 2, seconds=0.5, arrivals_per_second=100, seed=seed)
+    with (
+        serving(lambda peer: peer.sendall(HEAD + chunks(token(0), b"data: [DONE]\n\n"))) as port,
+        generating(programs, ANY_CORE, port, SURFACES["openai"], demand, file) as generator,
+    ):
+        generator.wait_for_window()
+        generator.figures()
+    due = sorted(record.scheduled_ms for record in read_records(file))
+    return [later - earlier for earlier, later in pairwise(due)]
+
+
+def test_the_same_seed_makes_the_same_arrivals(programs: Path, tmp_path: Path) -> None:
+    first, again, other = (gaps_between_arrivals(programs, tmp_path / "records", seed) for seed in (5, 5, 6))
+
+    # The window opens a moment earlier or later, and so do the gaps that lie within it.
+    expected = pytest.approx(first[10:20], abs=0.01)
+    assert any(again[start : start + 10] == expected for start in range(len(again) - 9))
+    assert not any(other[start : start + 10] == expected for start in range(len(other) - 9))
+
+
+def test_a_header_goes_with_every_request(programs: Path) -> None:
+    seen: list[bytes] = []
+    with serving(lambda peer: peer.sendall(HEAD + chunks(token(0), b"data: [DONE]\n\n")), seen) as port:
+        run(programs, port, surface=SURFACES["openai"]._replace(header="Authorization: Bearer sk-1"))
+
+    assert seen
+    assert all(b"\r\nAuthorization: Bearer sk-1\r\nContent-Length: " in request for request in seen if request)
 
 
 def test_the_origin_keeps_its_pace_for_every_stream(programs: Path, tmp_path: Path) -> None:

@@ -1,0 +1,135 @@
+"""`make capacity`: finds how many streams a worker carries, and says whether that can be believed."""
+
+import argparse
+import shlex
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+
+from app.capacity import FILE
+from loadtests.bench.errors import BenchError
+from loadtests.bench.processes import REPOSITORY
+from loadtests.bench.surfaces import SURFACES
+from loadtests.bench.systems import SYSTEMS
+from loadtests.capacity.objectives import Objectives, UnknownProfile, objectives
+from loadtests.capacity.page import page
+from loadtests.capacity.point import Model, Point
+from loadtests.capacity.result import Answer, Question, answer, write
+from loadtests.capacity.summary import markdown
+from loadtests.capacity.sweep import Bounds, Measure, Sweep, sweep
+from loadtests.capacity.target import LocalTarget, Site
+
+# Everything of the last run: records, logs, points, report. The answer itself goes to deploy/.
+STATE = REPOSITORY / "var" / "capacity"
+OWN_GENERATOR = "loadtests/bench (C), on another core of the same machine, as is the upstream"
+# Valid, not valid, wrong options.
+EXIT_VALID, EXIT_INVALID, EXIT_USAGE = 0, 1, 2
+# Of a point, beside ramp and window: settling, and what its clients leave behind. Only the bar needs it.
+OVERHEAD_SECONDS = 3.0
+REFRESH_SECONDS = 0.25
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """The exit code."""
+    options = read_options(words)
+    console = Console(stderr=True)
+    try:
+        due = objectives(options.profile)
+        options.state.mkdir(parents=True, exist_ok=True)
+        found = measure(options, due, console)
+    except (BenchError, UnknownProfile) as error:
+        console.print(f"capacity: {error}", markup=False)
+        return EXIT_USAGE if isinstance(error, UnknownProfile) else EXIT_INVALID
+    except KeyboardInterrupt:
+        return EXIT_INVALID
+    command = shlex.join(["python", "-m", "loadtests.capacity", *(sys.argv[1:] if words is None else words)])
+    told = answer(found, Question(options.profile, due, options.system, OWN_GENERATOR, command))
+    leave(options.state, found, told, due)
+    if not options.no_write:
+        write(told, options.output)
+    sys.stdout.write(markdown(found, told, due))
+    return EXIT_VALID if told.valid else EXIT_INVALID
+
+
+def read_options(words: Sequence[str] | None) -> argparse.Namespace:
+    """The options, their defaults and what they are for."""
+    defaults = Bounds()
+    parser = argparse.ArgumentParser(prog="python -m loadtests.capacity", description=__doc__)
+    parser.add_argument("--profile", default="chat", help="of loadtests/profiles.yaml: the traffic and its objectives")
+    parser.add_argument("--system", choices=SYSTEMS, default="nginx", help="what is started and measured")
+    parser.add_argument("--surface", choices=SURFACES, default="openai", help="which route")
+    parser.add_argument("--header", default="", help="a header of every request, such as 'Authorization: Bearer …'")
+    parser.add_argument("--streams-min", type=int, default=defaults.streams_min)
+    parser.add_argument("--streams-max", type=int, default=defaults.streams_max)
+    parser.add_argument("--repetitions", type=int, default=defaults.repetitions, help="each with a seed of its own")
+    parser.add_argument("--seconds", type=float, default=defaults.seconds, help="window of a point of the search")
+    parser.add_argument("--confirm-seconds", type=float, default=defaults.confirm_seconds, help="of the last points")
+    parser.add_argument("--output", type=Path, default=FILE, help="where a valid answer is written")
+    parser.add_argument("--no-write", action="store_true", help="leave capacity.json as it is")
+    parser.add_argument("--state", type=Path, default=STATE, help="folder for records, logs and reports")
+    options = parser.parse_args(words)
+    if not 1 <= options.streams_min <= options.streams_max or options.repetitions < 1:
+        parser.error("1 ≤ --streams-min ≤ --streams-max, and at least one repetition")
+    if min(options.seconds, options.confirm_seconds) <= 0:
+        parser.error("--seconds and --confirm-seconds are above 0")
+    return options
+
+
+def measure(options: argparse.Namespace, due: Objectives, console: Console) -> Sweep:
+    """The sweep, with its progress on stderr."""
+    bounds = Bounds(
+        options.streams_min, options.streams_max, options.repetitions, options.seconds, options.confirm_seconds
+    )
+    surface = SURFACES[options.surface]._replace(header=options.header)
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with (
+        LocalTarget(Site(options.system, surface, options.state), due) as target,
+        Progress(*columns, console=console, transient=True) as progress,
+    ):
+        return sweep(
+            with_progress(target, due, progress),
+            due,
+            bounds,
+            lambda line: progress.console.print(line, highlight=False),
+        )
+
+
+def with_progress(target: Measure, due: Objectives, progress: Progress) -> Measure:
+    """`target`, with a bar that fills while a point is measured."""
+
+    def measured(model: Model, streams: int, seed: int, seconds: float) -> Point:
+        expected = due.stream_seconds + seconds + OVERHEAD_SECONDS
+        task = progress.add_task(f"{model} model, {streams} streams, seed {seed}", total=expected)
+        ended = threading.Event()
+        clock = threading.Thread(target=_fill, args=(progress, task, ended), daemon=True)
+        clock.start()
+        try:
+            return target(model, streams, seed, seconds)
+        finally:
+            ended.set()
+            clock.join()
+            progress.remove_task(task)
+
+    return measured
+
+
+def _fill(progress: Progress, task: TaskID, ended: threading.Event) -> None:
+    while not ended.wait(REFRESH_SECONDS):
+        progress.advance(task, REFRESH_SECONDS)
+
+
+def leave(folder: Path, found: Sweep, told: Answer, due: Objectives) -> None:
+    """The reports, and every point for whoever wants to compute anew."""
+    (folder / "points.json").write_bytes(msgspec.json.format(msgspec.json.encode(found.points + found.confirmations)))
+    (folder / "report.md").write_text(markdown(found, told, due))
+    (folder / "report.html").write_text(page(found, told, due))
+    (folder / "capacity.json").write_bytes(msgspec.json.format(msgspec.json.encode(told.document)) + b"\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

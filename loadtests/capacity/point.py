@@ -1,0 +1,128 @@
+"""One load that was measured: how many streams kept their objectives, what it cost, and how the generator fared."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import msgspec
+import numpy as np
+
+from loadtests.capacity.objectives import Objectives
+from loadtests.capacity.records import FINISHED, STILL_OPEN, Kept, Record, kept
+from loadtests.capacity.saturation import Saturation, saturation
+
+Model = Literal["closed", "open"]
+
+
+class Health(msgspec.Struct, frozen=True):
+    """What the generator says of itself and of the machine. None: it could not be seen from there."""
+
+    in_flight_mean: float
+    lag_p99_ms: float
+    start_lag_p99_ms: float
+    generator_busy_percent: float | None = None
+    neighbours_percent: float | None = None
+    scheduled: int = 0
+    waiting: int = 0
+
+
+class Cost(msgspec.Struct, frozen=True):
+    """What the streams took of the machine. None: the gateway runs elsewhere."""
+
+    cpu_us_per_token: float | None = None
+    nginx_cpu_us_per_token: float | None = None
+    kib_per_stream: float | None = None
+    nginx_kib_per_stream: float | None = None
+
+
+class Point(msgspec.Struct, frozen=True):
+    """`streams` is what was asked for: open at a time in the closed model, on average in the open one."""
+
+    model: Model
+    streams: int
+    seed: int
+    window_seconds: float
+    tokens: int
+    kept: dict[str, Kept]
+    ttft_ms: dict[str, float]
+    gap_ms: dict[str, float]
+    outcomes: dict[str, int]
+    finished: int
+    saturation: Saturation
+    stream_seconds_mean: float
+    health: Health
+    cost: Cost
+    tokens_per_second_due: float
+
+    @property
+    def tokens_per_second(self) -> float:
+        return self.tokens / self.window_seconds
+
+    @property
+    def achieved_percent(self) -> float:
+        """Tokens that came, of those that the open streams were due."""
+        due = self.health.in_flight_mean * self.tokens_per_second_due * self.window_seconds
+        return 100 * self.tokens / max(1.0, due)
+
+    @property
+    def little_percent(self) -> float:
+        """How far streams in flight are from arrivals x time in the system, which no true account leaves far apart."""
+        expected = self.finished / self.window_seconds * self.stream_seconds_mean
+        return 100 * abs(self.health.in_flight_mean - expected) / max(1.0, self.health.in_flight_mean)
+
+    def misses(self, due: Objectives) -> list[str]:
+        """The objectives that fewer streams kept than must; and `throughput`, where streams pile up."""
+        missed = [name for name, share in due.shares.items() if self.kept[name].share < share]
+        return [*missed, *(["throughput"] if self.saturation is Saturation.SATURATED else [])]
+
+
+def percentiles(values: Sequence[float], shares: Sequence[float] = (50, 95, 99)) -> dict[str, float]:
+    """By name, such as p99; without the extreme ones that so few values cannot tell."""
+    told = [share for share in shares if len(values) * (100 - share) >= 1000 or share <= 50]
+    return {f"p{share:g}": float(np.percentile(values, share)) for share in told} if values else {}
+
+
+def make_point(
+    *,
+    model: Model,
+    streams: int,
+    seed: int,
+    window_seconds: float,
+    tokens: int,
+    records: Sequence[Record],
+    gap_ms: dict[str, float],
+    health: Health,
+    cost: Cost,
+    due: Objectives,
+) -> Point:
+    """A point of what the generator says and of its records."""
+    ended = [record for record in records if record.outcome != STILL_OPEN]
+    lives = [record.ended_ms - record.opened_ms for record in ended if record.ended_ms is not None]
+    begun = [record.ttft_ms for record in records if record.scheduled_ms >= 0 and record.ttft_ms is not None]
+    outcomes: dict[str, int] = {}
+    for record in records:
+        outcomes[record.outcome] = outcomes.get(record.outcome, 0) + 1
+    return Point(
+        model=model,
+        streams=streams,
+        seed=seed,
+        window_seconds=window_seconds,
+        tokens=tokens,
+        kept=kept(records, due, window_seconds * 1000),
+        ttft_ms=percentiles(begun),
+        gap_ms=gap_ms,
+        outcomes=outcomes,
+        finished=outcomes.get(FINISHED, 0),
+        saturation=_saturation(model, records, window_seconds),
+        stream_seconds_mean=float(np.mean(lives)) / 1000 if lives else 0.0,
+        health=health,
+        cost=cost,
+        tokens_per_second_due=due.tokens_per_second,
+    )
+
+
+def _saturation(model: Model, records: Sequence[Record], window_seconds: float) -> Saturation:
+    """Of the open model only: in the closed one a stream begins because another has ended."""
+    if model == "closed":
+        return Saturation.UNSATURATED
+    ended = [record.ended_ms for record in records if record.outcome != STILL_OPEN and record.ended_ms is not None]
+    return saturation([record.scheduled_ms for record in records], ended, window_seconds * 1000)

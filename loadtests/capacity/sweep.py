@@ -1,0 +1,169 @@
+"""The search: up in powers of two until an objective is missed, between by halves, and again with other seeds.
+
+What it finds is then tried under arrivals that do not wait for the server.
+
+Knows nothing of how a load is made: `Measure` does. All that it does is bounded by `Bounds`.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
+
+from loadtests.capacity.boundary import Boundary, boundary
+from loadtests.capacity.objectives import Objectives
+from loadtests.capacity.point import Model, Point
+
+# The boundary is sought to this precision.
+PRECISION = 0.05
+# How far below the interval the open model may force us: steps of 5 %.
+CONFIRM_STEPS_MAX = 6
+# Steps by which a repetition looks for the boundary from where the first found it.
+WALK_STEPS_MAX = 4
+
+
+class Bounds(NamedTuple):
+    """What is tried. `seconds` are those of a point's window, `confirm_seconds` those of the last ones."""
+
+    streams_min: int = 64
+    streams_max: int = 4096
+    repetitions: int = 3
+    seconds: float = 8.0
+    confirm_seconds: float = 15.0
+
+
+class Measure(Protocol):
+    """Puts a load on the target and says what came of it."""
+
+    def __call__(self, model: Model, streams: int, seed: int, seconds: float) -> Point: ...
+
+
+class Sweep(NamedTuple):
+    """What was measured, and what it comes to.
+
+    `confirmed` is None when no load near the boundary was carried; `outside` says so when the boundary is not within
+    the bounds of the search.
+    """
+
+    points: list[Point]
+    confirmations: list[Point]
+    boundary: Boundary
+    confirmed: int | None
+    outside: str | None
+
+    def deciding(self) -> list[Point]:
+        """The points on which the result rests: those far beyond the boundary only shape the curve."""
+        beyond = (1 + 2 * PRECISION) * max(self.boundary.high, self.boundary.streams)
+        failing = [point.streams for point in self.points if point.streams > self.boundary.streams]
+        limit = max(beyond, min(failing, default=0))
+        return [point for point in self.points if point.streams <= limit] + self.confirmations
+
+
+def sweep(measure: Measure, due: Objectives, bounds: Bounds, say: Callable[[str], None] = lambda _: None) -> Sweep:
+    """Find the boundary within the bounds."""
+    points, low, high = _geometric(measure, due, bounds, say)
+    if high is None:
+        return Sweep(
+            points, [], boundary(points, due), None, f"{low} streams kept every objective: raise --streams-max"
+        )
+    if not low:
+        return Sweep(
+            points, [], boundary(points, due), None, f"{high} streams missed an objective: lower --streams-min"
+        )
+    points += _bisect(measure, due, bounds, (low, high), say)
+    for seed in range(2, bounds.repetitions + 1):
+        points += _walk(measure, due, bounds, boundary(points, due, resamples=1).streams, seed, say)
+    found = boundary(points, due)
+    say(f"boundary at {found.streams:.0f} streams, interval {found.low:.0f} to {found.high:.0f} ({found.binding})")
+    confirmed, confirmations = _confirm(measure, due, bounds, int(found.low), say)
+    return Sweep(points, confirmations, found, confirmed, None)
+
+
+def _geometric(
+    measure: Measure, due: Objectives, bounds: Bounds, say: Callable[[str], None]
+) -> tuple[list[Point], int, int | None]:
+    """Doubles the load until an objective is missed: the points, the last good load and the first bad one."""
+    points: list[Point] = []
+    low, streams = 0, bounds.streams_min
+    while streams <= bounds.streams_max:
+        points.append(measure("closed", streams, 1, bounds.seconds))
+        missed = _told(points[-1], due, say)
+        if missed:
+            return points, low, streams
+        low, streams = streams, streams * 2
+    return points, low, None
+
+
+def _bisect(
+    measure: Measure, due: Objectives, bounds: Bounds, bracket: tuple[int, int], say: Callable[[str], None]
+) -> list[Point]:
+    low, high = bracket
+    points = []
+    while high - low > max(1, PRECISION * low):
+        middle = (low + high) // 2
+        points.append(measure("closed", middle, 1, bounds.seconds))
+        if _told(points[-1], due, say):
+            high = middle
+        else:
+            low = middle
+    return points
+
+
+def _walk(
+    measure: Measure, due: Objectives, bounds: Bounds, start: float, seed: int, say: Callable[[str], None]
+) -> list[Point]:
+    """From the boundary up while the objectives are kept, or down until they are."""
+    step = max(1, round(PRECISION * start))
+    streams = max(1, round(start))
+    points = [measure("closed", streams, seed, bounds.seconds)]
+    first = _told(points[0], due, say)
+    for _ in range(WALK_STEPS_MAX):
+        streams = max(1, streams - step if first else streams + step)
+        points.append(measure("closed", streams, seed, bounds.seconds))
+        if bool(_told(points[-1], due, say)) != bool(first):
+            break
+    return points
+
+
+def _confirm(
+    measure: Measure, due: Objectives, bounds: Bounds, start: int, say: Callable[[str], None]
+) -> tuple[int | None, list[Point]]:
+    """The largest load at or below `start` that all seeds carry in the open model."""
+    tried: list[Point] = []
+    streams = start
+    for _ in range(CONFIRM_STEPS_MAX):
+        if streams < 1:
+            return None, tried
+        run = _carried(measure, due, bounds, streams, say)
+        tried = run  # those of loads that were not carried say nothing of the one that is
+        if len(run) == bounds.repetitions and not run[-1].misses(due):
+            return streams, tried
+        streams = int(streams * (1 - PRECISION))
+    return None, tried
+
+
+def _carried(
+    measure: Measure, due: Objectives, bounds: Bounds, streams: int, say: Callable[[str], None]
+) -> list[Point]:
+    """The points of all seeds, or those up to the first that misses an objective."""
+    run: list[Point] = []
+    for seed in range(1, bounds.repetitions + 1):
+        run.append(measure("open", streams, seed, bounds.confirm_seconds))
+        if _told(run[-1], due, say):
+            break
+    return run
+
+
+def _told(point: Point, due: Objectives, say: Callable[[str], None]) -> list[str]:
+    """The objectives that the point misses; and a line about it for whoever watches."""
+    missed = point.misses(due)
+    shares = ", ".join(f"{name} {100 * kept.share:.2f} %" for name, kept in point.kept.items())
+    say(
+        f"{point.model:6} {point.streams:5} streams, seed {point.seed}: {shares}"
+        + (f": misses {', '.join(missed)}" if missed else "")
+    )
+    return missed
+
+
+def curve(points: Sequence[Point]) -> tuple[list[float], list[float]]:
+    """Concurrency and throughput (tokens/s) of the closed model's points, in order."""
+    closed = sorted((point for point in points if point.model == "closed"), key=lambda point: point.streams)
+    return [float(point.streams) for point in closed], [point.tokens_per_second for point in closed]

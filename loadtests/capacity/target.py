@@ -1,0 +1,102 @@
+"""What is measured: Sluice behind NGINX on one core, started here and loaded by the C generator from another core."""
+
+import contextlib
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple, Self
+
+from loadtests.bench.build import build
+from loadtests.bench.figures import Percentiles
+from loadtests.bench.generator import Demand
+from loadtests.bench.measurement import SETTLE_SECONDS, Bed, Bench, Row
+from loadtests.bench.processes import choose_cores
+from loadtests.bench.surfaces import Surface
+from loadtests.capacity.objectives import Objectives
+from loadtests.capacity.point import Cost, Health, Model, Point, make_point
+from loadtests.capacity.records import Record, read_records
+
+# Open streams vary around their mean; with as many places, none has to wait unless the target does not keep up.
+PLACES_FACTOR = 2
+
+
+class Site(NamedTuple):
+    """A system of the bench, what is asked of it, and where logs and records go."""
+
+    system: str
+    surface: Surface
+    folder: Path
+
+
+class LocalTarget:
+    """A `Measure` that starts what it measures, anew for every seed and model. Use as a context manager."""
+
+    def __init__(self, site: Site, due: Objectives) -> None:
+        self._site = site
+        self._due = due
+        self._bench = Bench(build(), site.folder, choose_cores(), site.surface)
+        self._stack = contextlib.ExitStack()
+        self._bed: Bed | None = None
+        self._run: tuple[Model, int] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._stack.close()
+
+    def __call__(self, model: Model, streams: int, seed: int, seconds: float) -> Point:
+        bed = self._fresh(model, seed)
+        arrivals = streams / self._due.stream_seconds if model == "open" else 0.0
+        places = streams * PLACES_FACTOR if model == "open" else streams
+        demand = Demand(places, self._due.tokens_per_second, self._due.tokens_per_stream, seconds, arrivals, seed)
+        file = self._site.folder / f"{model}-{streams}-{seed}.jsonl"
+        row = bed.row(demand, file)
+        time.sleep(SETTLE_SECONDS)
+        return _point(row, read_records(file), model, streams, seed, self._due)
+
+    def _fresh(self, model: Model, seed: int) -> Bed:
+        """The bed of this run, after the one before has ended."""
+        if self._bed is None or self._run != (model, seed):
+            self._stack.close()
+            running = self._bench.running(
+                self._site.system, self._due.tokens_per_stream, self._due.tokens_per_second, f"{model}-{seed}"
+            )
+            self._bed, self._run = self._stack.enter_context(running), (model, seed)
+        return self._bed
+
+
+def _point(row: Row, records: list[Record], model: Model, streams: int, seed: int, due: Objectives) -> Point:
+    figures = row.figures
+    places = row.streams / streams  # the bench divides memory by places
+    health = Health(
+        in_flight_mean=figures.in_flight_mean,
+        lag_p99_ms=figures.lag_ms.p99,
+        start_lag_p99_ms=figures.start_lag_ms.p99,
+        generator_busy_percent=row.generator_core_busy_percent,
+        neighbours_percent=row.neighbours_percent,
+        scheduled=figures.scheduled,
+        waiting=figures.waiting,
+    )
+    cost = Cost(
+        row.gunicorn_cpu_us_per_token,
+        row.nginx_cpu_us_per_token,
+        None if row.gunicorn_kib_per_stream is None else row.gunicorn_kib_per_stream * places,
+        None if row.nginx_kib_per_stream is None else row.nginx_kib_per_stream * places,
+    )
+    return make_point(
+        model=model,
+        streams=streams,
+        seed=seed,
+        window_seconds=figures.window_seconds,
+        tokens=figures.tokens,
+        records=records,
+        gap_ms=_named(figures.gap_ms),
+        health=health,
+        cost=cost,
+        due=due,
+    )
+
+
+def _named(values: Percentiles) -> dict[str, float]:
+    return {"p50": values.p50, "p99": values.p99, "p99.9": values.p999} if values.count else {}

@@ -1,0 +1,79 @@
+"""The search, on targets whose limit is known."""
+
+import pytest
+
+from loadtests.capacity.point import Model, Point
+from loadtests.capacity.sweep import Bounds, sweep
+from tests.unit.loadtests.capacity.points import CHAT, loaded, point
+
+
+class Target:
+    """Carries `limit` streams, and fewer in the open model if told."""
+
+    def __init__(self, limit: float, open_limit: float | None = None) -> None:
+        self.limit = {"closed": limit, "open": open_limit or limit}
+        self.asked: list[tuple[Model, int, int]] = []
+
+    def __call__(self, model: Model, streams: int, seed: int, seconds: float) -> Point:
+        self.asked.append((model, streams, seed))
+        return loaded(streams, self.limit[model], model, seed)
+
+
+@pytest.mark.parametrize("limit", [70, 200, 511, 513, 900])
+def test_the_limit_is_found_and_never_exceeded(limit: float) -> None:
+    found = sweep(Target(limit), CHAT, Bounds())
+
+    assert found.boundary.streams == pytest.approx(limit, rel=0.05)
+    assert found.confirmed is not None
+    assert 0.85 * limit < found.confirmed <= limit
+    assert found.outside is None
+
+
+def test_every_seed_measures_near_the_boundary_and_confirms_the_number() -> None:
+    target = Target(400)
+    found = sweep(target, CHAT, Bounds(repetitions=4))
+
+    near = {seed for model, streams, seed in target.asked if model == "closed" and abs(streams - 400) < 60}
+    assert near == {1, 2, 3, 4}
+    assert [(each.streams, each.seed) for each in found.confirmations] == [(found.confirmed, s) for s in (1, 2, 3, 4)]
+
+
+def test_the_number_is_what_the_open_model_carries() -> None:
+    found = sweep(Target(400, open_limit=350), CHAT, Bounds())
+
+    assert found.confirmed is not None
+    assert 320 < found.confirmed <= 350
+
+
+def test_no_number_is_given_where_the_open_model_carries_nothing_near() -> None:
+    assert sweep(Target(400, open_limit=100), CHAT, Bounds()).confirmed is None
+
+
+def test_a_target_that_never_fails_within_the_bounds_is_said_not_to_have_been_pushed_far_enough() -> None:
+    target = Target(10_000)
+    found = sweep(target, CHAT, Bounds(streams_max=512))
+
+    assert found.outside == "512 streams kept every objective: raise --streams-max"
+    assert max(streams for _, streams, _ in target.asked) == 512
+
+
+def test_a_target_that_fails_at_once_gives_no_number() -> None:
+    found = sweep(Target(8), CHAT, Bounds())
+
+    assert found.outside == "64 streams missed an objective: lower --streams-min"
+    assert found.confirmed is None
+
+
+def test_points_far_beyond_the_boundary_do_not_decide() -> None:
+    found = sweep(Target(130), CHAT, Bounds())
+
+    assert 256 in {each.streams for each in found.points}
+    assert max(each.streams for each in found.deciding()) < 256
+
+
+def test_it_takes_few_enough_points_for_a_coffee_break() -> None:
+    target = Target(600)
+    sweep(target, CHAT, Bounds())
+
+    assert len(target.asked) <= 30
+    assert point(600).misses(CHAT) == []

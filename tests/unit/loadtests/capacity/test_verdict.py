@@ -1,0 +1,48 @@
+"""Why a measurement is not believed."""
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from loadtests.capacity.point import Model, Point
+from loadtests.capacity.records import Kept
+from loadtests.capacity.verdict import reasons
+from tests.unit.loadtests.capacity.points import CHAT, SOUND, point
+
+
+def unhealthy(model: Model = "closed", **changes: Any) -> Point:
+    return point(model=model, health=msgspec.structs.replace(SOUND, **changes))
+
+
+def test_a_sound_measurement_is_believed() -> None:
+    assert reasons([point(), point(400), point(200, "open", 3)], CHAT) == []
+
+
+@pytest.mark.parametrize(
+    ("seen", "words"),
+    [
+        (unhealthy(generator_busy_percent=97), "the generator's core was 97 % busy, at most 95 %"),
+        (unhealthy(lag_p99_ms=12.5), "the generator's loop was 12.5 ms late (p99), at most 10 ms"),
+        (unhealthy(neighbours_percent=30), "others took 30 % of the gateway's core, at most 10 %"),
+        (unhealthy(in_flight_mean=120), "% between streams in flight and Little's law"),
+        (point(tokens=36_000), "90.0 % of the tokens due arrived, 98 % must"),
+        (point(finished=0), "no stream finished within the window"),
+        (unhealthy("open", start_lag_p99_ms=80), "streams began 80 ms late (p99), at most 50 ms"),
+        (unhealthy("open", scheduled=400, waiting=40), "90.0 % of the arrivals began, 98 % must"),
+    ],
+    ids=["busy", "late", "neighbours", "Little", "tokens", "none finished", "late starts", "arrivals"],
+)
+def test_each_reason_says_what_was_seen_and_what_is_allowed(seen: Point, words: str) -> None:
+    (reason, *_) = reasons([seen], CHAT)
+
+    assert words in reason
+    assert reason.startswith("200 streams (")
+
+
+def test_a_load_that_missed_its_objectives_may_fall_short_but_not_its_generator() -> None:
+    kept = {"ttft": Kept(10, 400), "gap": Kept(400, 400), "complete": Kept(400, 400)}
+
+    assert reasons([point(tokens=20_000, kept=kept)], CHAT) == []
+    busy = msgspec.structs.replace(SOUND, generator_busy_percent=99)
+    assert len(reasons([point(tokens=20_000, kept=kept, health=busy)], CHAT)) == 1
