@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import random
 import shutil
 import signal
 import socket
@@ -21,14 +22,23 @@ HOME = Path(__file__).resolve().parents[2]
 POLL_SECONDS = 0.05
 READY_SECONDS_MAX = 60.0
 STOP_SECONDS_MAX = 30.0
+# Of a test process, below those that Linux gives to connections (ip_local_port_range).
+PORTS = 2_500
+PORT_RANGES = 8
 
 
 def free_port() -> int:
-    """A port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port that was free a moment ago, and that no connection gets by chance: the system gives out higher ones.
+
+    Each of several test processes looks among its own, so that none finds what another is just about to use.
+    """
+    process = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    first = 10_000 + process % PORT_RANGES * PORTS
+    for port in random.sample(range(first, first + PORTS), PORTS):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError(f"no free port from {first} on")
 
 
 class Chain:

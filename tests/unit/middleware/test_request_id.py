@@ -3,7 +3,6 @@
 import asyncio
 import json
 import re
-import uuid
 
 import pytest
 import structlog
@@ -59,7 +58,7 @@ def named(*sent: bytes) -> str:
     return identity
 
 
-@pytest.mark.parametrize("sent", ["a", "A.b-C_9", "x" * 64, str(uuid.uuid4())])
+@pytest.mark.parametrize("sent", ["a", "A.b-C_9", "x" * 64, "5e22fd53-7639-49ee-9fe6-2e727adb82f8"])
 def test_a_harmless_name_is_kept(sent: str) -> None:
     assert named(sent.encode()) == sent
 
