@@ -44,7 +44,8 @@ class Upstream(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    provider: Literal["simulator", "openai", "anthropic"]
+    provider: Literal["simulator", "openai", "anthropic", "langchain"]
+    runnable: str | None = Field(None, pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$")
     resume: Literal["continue", "replay", "fail"] | None = None
     base_url: HttpUrl | None = None
     model: str | None = None
@@ -88,9 +89,11 @@ class Upstream(BaseModel):
         return value
 
     @model_validator(mode="after")
-    def _openai_needs_base_url(self) -> "Upstream":
+    def _says_where(self) -> "Upstream":
         if self.provider == "openai" and self.base_url is None:
             raise ValueError("provider openai needs a base_url")
+        if self.provider == "langchain" and self.runnable is None:
+            raise ValueError("provider langchain needs a runnable, as package.module:object")
         return self
 
     def model_post_init(self, _context: Any) -> None:
@@ -112,7 +115,14 @@ class Upstream(BaseModel):
     @property
     def resume_strategy(self) -> Literal["continue", "replay", "fail"]:
         """How a stream whose worker died is taken up: who can goes on, others say it again and are compared."""
+        if self.provider == "langchain":
+            return self.resume or "fail"  # what a program did once it need not do again
         return self.resume or ("replay" if self.continues == "none" else "continue")
+
+    @property
+    def retries(self) -> int:
+        """How often it is asked again; a program only if that was said, for the same reason."""
+        return 0 if self.provider == "langchain" and "retries_max" not in self.model_fields_set else self.retries_max
 
     def api_key(self) -> str | None:
         """The key, from its file or variable; read at start and never logged."""

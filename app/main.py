@@ -12,7 +12,7 @@ from gunicorn.arbiter import Arbiter
 from app.api import anthropic, auth, docs, errors, health, native, openai, playground
 from app.api import streams as streams_api
 from app.api.context import Context
-from app.catalog import adopted, load_catalog
+from app.catalog import CatalogError, adopted, load_catalog
 from app.entrance import Entrance, adopted_credentials, read_credentials
 from app.errors import LogUnavailable, ModelNotFound
 from app.limits.quotas import Quotas
@@ -42,13 +42,19 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     Raises:
         SettingsError, CatalogError: the environment or the models file is wrong.
+        SystemExit: the models file names a program that cannot be used here.
     """
     settings = settings or load_settings()
     configure_logging(settings.log_level)
     # Under Gunicorn the master has read the file: a worker that is born between two reloads must not read another one.
     catalog = adopted() or load_catalog(settings.config)
     credentials = adopted_credentials() or read_credentials(settings, catalog)
-    routes = routes_of(catalog, queue_seconds_max=settings.heartbeat_seconds / 2)
+    try:
+        routes = routes_of(catalog, queue_seconds_max=settings.heartbeat_seconds / 2)
+    except CatalogError as error:
+        # One line that says why, instead of a traceback; Gunicorn stops when a worker cannot start.
+        log.critical("cannot use the models file", reason=str(error))
+        raise SystemExit(Arbiter.WORKER_BOOT_ERROR) from None
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -113,7 +119,7 @@ async def _open_log(url: str, settings: Settings) -> Backend:
             url, settings.log_bytes_max, settings.stream_bytes_max, settings.stream_ttl_seconds, settings.lease_seconds
         )
     except LogUnavailable as error:
-        # One line that says why, instead of Uvicorn's traceback; Gunicorn stops when a worker cannot start.
+        # Uvicorn would print a traceback.
         log.critical("cannot open the stream log", reason=error.message, detail=error.detail)
         raise SystemExit(Arbiter.WORKER_BOOT_ERROR) from None
 

@@ -2,9 +2,10 @@
 
 from typing import Any, cast
 
-from app.catalog import Catalog, Model, Upstream
+from app.catalog import Catalog, CatalogError, Model, Upstream
 from app.providers.anthropic import BASE_URL, AnthropicProvider
 from app.providers.base import Provider
+from app.providers.langchain import LangChainProvider, RunnableError
 from app.providers.openai import OpenAIProvider
 from app.providers.simulator import Simulator
 from app.routing.bill import Price
@@ -20,6 +21,9 @@ def routes_of(catalog: Catalog, queue_seconds_max: float) -> dict[str, Route]:
 
     Args:
         queue_seconds_max: bounds all queues; shorter than a heartbeat, it makes a refusal a real status.
+
+    Raises:
+        CatalogError: an upstream names a program that cannot be used.
     """
     return {name: _route(name, model, queue_seconds_max) for name, model in catalog.models.items()}
 
@@ -41,10 +45,10 @@ def _route(name: str, model: Model, queue_seconds_max: float) -> Route:
 def _target(name: str, model: str, upstream: Upstream, queue_seconds_max: float) -> Target:
     return Target(
         name,
-        _provider(upstream, model),
+        _usable(name, upstream, model),
         Gate(upstream.concurrency_max, upstream.queue_max, min(upstream.queue_seconds, queue_seconds_max)),
         Breaker(upstream.breaker_failures_max, upstream.breaker_open_seconds),
-        retries_max=upstream.retries_max,
+        retries_max=upstream.retries,
         weight=upstream.weight,
         prefill=cast(Prefill, upstream.continues),
         tools=upstream.tools,
@@ -52,9 +56,24 @@ def _target(name: str, model: str, upstream: Upstream, queue_seconds_max: float)
     )
 
 
+def _usable(name: str, upstream: Upstream, model: str) -> Provider:
+    try:
+        return _provider(upstream, model)
+    except RunnableError as error:
+        raise CatalogError(f"SLUICE_CONFIG: upstream {name}: runnable: {error}") from None
+
+
 def _provider(upstream: Upstream, model: str) -> Provider:
     if upstream.provider == "simulator":
         return Simulator(upstream.idle_seconds, upstream.first_token_seconds)
+    if upstream.provider == "langchain":
+        return LangChainProvider(
+            str(upstream.runnable),
+            first_token_seconds=upstream.first_token_seconds,
+            idle_seconds=upstream.idle_seconds,
+            total_seconds=upstream.total_seconds,
+            tool_calls=upstream.tools,
+        )
     common: dict[str, Any] = {
         "model": upstream.model or model,
         "api_key": upstream.api_key(),
