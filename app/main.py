@@ -73,6 +73,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         entrance = await _open_entrance(Entrance(settings, catalog, credentials), streams)
         app.state.access = entrance.access
         streams.accounts.append(entrance.access.quotas.settle)
+        streams.driver.extend = entrance.access.quotas.extend
         follower = Follower(streams, settings.lease_seconds)
         streams.follow = follower.follow
         streams.unread = Unread(streams, settings.lease_seconds).decide

@@ -16,9 +16,10 @@ def limit_headers(ask: Ask, taken: Taken) -> Headers:
     if ask.slots_max:
         left.append(b'"streams";r=%d' % max(0, ask.slots_max - taken.slots))
     headers.append((b"ratelimit", b", ".join(left)))
-    if ask.costs:
+    requests = [pair for pair in zip(ask.costs, taken.shares, strict=True) if not pair[0].limit.name.startswith(TOKENS)]
+    if requests:
         # These have one limit: the request limit of which the least is left.
-        cost, got = min(zip(ask.costs, taken.shares, strict=True), key=_share_left)
+        cost, got = min(requests, key=_share_left)
         headers.append((b"x-ratelimit-limit", b"%d" % cost.limit.most))
         headers.append((b"x-ratelimit-remaining", b"%d" % max(0, cost.limit.most - got.used)))
     return headers

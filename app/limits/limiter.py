@@ -1,7 +1,7 @@
 """Takes from accounts, whatever becomes of the store: where it does not answer in time, this process counts alone.
 
-Nothing that a stream waits for is in here but `take`, once, before it begins. What is given back and what is renewed
-goes out behind its back.
+Nothing that a stream waits for is in here but `take`, once, before it begins, and `take_more`, for a moment, each some
+thousand tokens. What is given back and what is renewed goes out behind its back.
 """
 
 import asyncio
@@ -20,6 +20,8 @@ log = structlog.get_logger(__name__)
 
 # With a connect and a command of 0.1 s each, and a little for a busy machine; a request waits no longer.
 TAKE_SECONDS_MAX = 0.25
+# A reader sees no pause of this length.
+MORE_SECONDS_MAX = 0.04
 # After a failure the store is left alone for this long, so that only a few requests wait for it in vain.
 AWAY_SECONDS = 1.0
 # A stream's end is on its way to the store when its reader, who has just seen it, asks for the next one.
@@ -58,16 +60,20 @@ class Limiter:
 
     async def take(self, ask: Ask) -> tuple[Taken, bool]:
         """All that a request takes, or nothing; and whether only this process knows of it."""
-        taken, alone = await self._take(ask)
+        taken, alone = await self._take(ask, TAKE_SECONDS_MAX)
         if taken.refused == NO_SLOT:
             await asyncio.sleep(SECOND_LOOK_SECONDS)
-            taken, alone = await self._take(ask)
+            taken, alone = await self._take(ask, TAKE_SECONDS_MAX)
         return taken, alone
 
-    async def _take(self, ask: Ask) -> tuple[Taken, bool]:
+    async def take_more(self, ask: Ask) -> tuple[Taken, bool]:
+        """As `take`, for a stream that runs and must not wait."""
+        return await self._take(ask, MORE_SECONDS_MAX)
+
+    async def _take(self, ask: Ask, seconds_max: float) -> tuple[Taken, bool]:
         if not self.away:
             try:
-                async with asyncio.timeout(TAKE_SECONDS_MAX):
+                async with asyncio.timeout(seconds_max):
                     return await self._store.take(ask), False
             except (LogUnavailable, TimeoutError) as error:
                 self._lost(error)

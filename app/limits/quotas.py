@@ -1,14 +1,14 @@
 """What a generation takes of its caller's account: requests, tokens and a slot, all at once before it begins.
 
-Tokens are taken for the whole answer as it may become, and what was not used is given back when the stream ends. A
-request that bounds its answer gets that or is refused. One that does not gets what is left of the minute, and its
-stream ends where that does.
+A request that bounds its answer gets so many tokens or is refused. For one that does not, some are taken, and more
+while it runs: its stream ends where nothing is left of the minute. What was not used is given back at the end.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import msgspec
 from starlette.types import Scope
 
 from app.errors import LimitExceeded, RateLimited
@@ -23,6 +23,9 @@ from app.tiers import Tier
 MINUTE_MS = 60_000
 # A request that does not bound its answer is refused where less than this is left for it: hardly a sentence.
 OUTPUT_TOKENS_MIN = 32
+# What is taken at a time for an answer without a bound: longer than most are. All that is left of the minute would keep
+# the caller's other streams from beginning.
+OUTPUT_TOKENS_STEP = 4_096
 # Of text that nobody has counted yet; the upstream's own count replaces it at the end.
 CHARACTERS_PER_TOKEN = 4
 
@@ -127,6 +130,24 @@ class Quotas:
             raise refusal(ask, taken)
         return _hold(ask, taken, alone, tier, input_tokens, output_max)
 
+    async def extend(self, grant: Grant) -> Grant | None:
+        """More for a stream that has used up what it was granted; None where nothing is left."""
+        limit = Limit(TOKENS_PER_MINUTE, MINUTE_MS, grant.minute_tokens_max)
+        wanted = min(OUTPUT_TOKENS_STEP, grant.more_tokens)
+        ask = Ask(grant.account, (Cost(limit, wanted, min(OUTPUT_TOKENS_MIN, wanted)),))
+        taken, alone = await self._limiter.take_more(ask)
+        if taken.refused != ACCEPTED:
+            return None
+        got = taken.shares[0]
+        return msgspec.structs.replace(
+            grant,
+            # What only this process knows of cannot be given back with what all know of; it was used.
+            tokens=grant.tokens + got.granted if alone == grant.alone else grant.tokens,
+            window=got.window if alone == grant.alone else grant.window,
+            output_tokens_max=grant.output_tokens_max + got.granted,
+            more_tokens=grant.more_tokens - got.granted,
+        )
+
     async def count(self, scope: Scope, account: str, limits: tuple[Limit, ...]) -> None:
         """Take one of each limit for a request that generates nothing.
 
@@ -158,6 +179,8 @@ class Quotas:
 
 
 TOKENS_PER_MINUTE = f"{TOKENS}/60"
+# More than any stream will ever have.
+UNBOUNDED_TOKENS = 1_000_000_000
 
 
 def estimate(messages: Sequence[Mapping[str, Any]]) -> int:
@@ -185,7 +208,7 @@ def refusal(ask: Ask, taken: Taken) -> RateLimited:
 
 def _tokens_cost(per_minute: int, input_tokens: int, output_max: int | None, asked: int | None) -> Cost:
     limit = Limit(TOKENS_PER_MINUTE, MINUTE_MS, per_minute)
-    wanted = input_tokens + (output_max or per_minute)
+    wanted = input_tokens + (asked or min(OUTPUT_TOKENS_STEP, output_max or per_minute))
     least = wanted if asked is not None else input_tokens + min(OUTPUT_TOKENS_MIN, output_max or OUTPUT_TOKENS_MIN)
     if least > per_minute:
         raise LimitExceeded(f"This needs more tokens than your tier has in a minute ({per_minute}).")
@@ -206,5 +229,6 @@ def _hold(ask: Ask, taken: Taken, alone: bool, tier: Tier, input_tokens: int, ou
         return Hold(Grant(ask.key, ask.slot, 0, 0, output_max or 0, alone), tuple(returns))
     tokens = taken.shares[-1]
     left = max(1, tokens.granted - input_tokens)
-    grant = Grant(ask.key, ask.slot, tokens.granted, tokens.window, left, alone)
+    more = max(0, (output_max or UNBOUNDED_TOKENS) - left)
+    grant = Grant(ask.key, ask.slot, tokens.granted, tokens.window, left, alone, more, tier.tokens_per_minute)
     return Hold(grant, tuple(returns))

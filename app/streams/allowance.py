@@ -19,10 +19,19 @@ class Allowance:
         self._bytes_max = bytes_max
         self._bytes_left = bytes_max - len(generation.said)
         self._pause_at = self._bytes_left - PENDING_BYTES_MAX
-        grant = generation.record.grant
+        grant = generation.grant
         self._tokens_left = float("inf")
         if grant is not None and grant.output_tokens_max:
             self._tokens_left = max(0, grant.output_tokens_max - generation.content_tokens)
+
+    @property
+    def used_up(self) -> bool:
+        """Whether the next token needs more of the caller's account."""
+        return self._tokens_left <= 0
+
+    def extend(self, tokens: int) -> None:
+        """So many more were taken."""
+        self._tokens_left += tokens
 
     def spend(self, token: Token) -> None:
         """

@@ -1,7 +1,7 @@
 """Drives a generation to an end that is always said, and accounts for it once."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
 from time import monotonic
 
@@ -17,6 +17,7 @@ from app.streams.account import Account
 from app.streams.allowance import Allowance
 from app.streams.committer import PENDING_EVENTS_MAX, Committer
 from app.streams.generation import Generation
+from app.streams.grant import Grant
 
 log = structlog.get_logger(__name__)
 
@@ -28,7 +29,12 @@ class Driver:
         stream_seconds_max: longest life of one generation.
         stream_bytes_max: most text that one generation may hold, in characters of it.
         account: told of each generation when it is over here.
+
+    `extend`, if it is set, takes more of a caller's account for a stream that has used up its grant; None where there
+    is no more.
     """
+
+    extend: Callable[[Grant], Awaitable[Grant | None]] | None = None
 
     def __init__(
         self,
@@ -85,6 +91,8 @@ class Driver:
         async with aclosing(attempts.events(pour)) as events:
             async for event in events:
                 if type(event) is Token:
+                    if left.used_up:
+                        left.extend(await self._more(generation))
                     left.spend(event)
                 elif type(event) is Done:
                     duration_ms = round((monotonic() - generation.started) * 1000)
@@ -95,6 +103,17 @@ class Driver:
                 elif left.pause_due():
                     await self._committer.room(generation, events=1)
         raise Internal("The server failed.", detail="a generation that ended without an end")
+
+    async def _more(self, generation: Generation) -> int:
+        """Tokens that could be taken besides those that were granted."""
+        grant = generation.grant
+        if self.extend is None or grant is None or not grant.more_tokens:
+            return 0
+        more = await self.extend(grant)
+        if more is None:
+            return 0
+        generation.grant = more
+        return more.output_tokens_max - grant.output_tokens_max
 
 
 def _is_cancelled() -> bool:
@@ -120,5 +139,5 @@ def _account(generation: Generation, bill: Bill) -> Account:
         cost=bill.cost,
         first_token_seconds=generation.first_token_seconds,
         seconds=monotonic() - generation.started,
-        grant=record.grant,
+        grant=generation.grant,
     )

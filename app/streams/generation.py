@@ -32,6 +32,7 @@ class Generation:
         content_tokens: int = 0,
     ) -> None:
         self.record = record
+        self.grant = record.grant
         self.tail = tail
         self.fence = fence
         self.said = said

@@ -10,9 +10,11 @@ class Grant(msgspec.Struct, frozen=True):
         account: whose.
         slot: what runs while the stream does; empty without one.
         tokens: taken of the account, for reading and writing; 0 where tokens are not counted.
-        window: in which they were taken.
-        output_tokens_max: at which the stream is ended; 0 for never.
+        window: in which they were taken last.
+        output_tokens_max: at which the stream is ended, unless more is taken; 0 for never.
         alone: only the process that took it knows of it.
+        more_tokens: how many more may be taken for writing, once those are used.
+        minute_tokens_max: what the account has in a minute.
     """
 
     account: str
@@ -21,3 +23,5 @@ class Grant(msgspec.Struct, frozen=True):
     window: int = 0
     output_tokens_max: int = 0
     alone: bool = False
+    more_tokens: int = 0
+    minute_tokens_max: int = 0

@@ -94,7 +94,7 @@ class Streams:
         self.follow: Handler | None = None
         self.unread: Handler | None = None
         self.accounts: list[Callable[[Account], None]] = []
-        self._driver = Driver(self.committer, stream_seconds_max, stream_bytes_max, self._ended)
+        self.driver = Driver(self.committer, stream_seconds_max, stream_bytes_max, self._ended)
         self._route = route
 
     @property
@@ -158,7 +158,7 @@ class Streams:
         generation = self.own(live, fence, said, content_tokens)
         # Who began the stream knew; who takes it over goes by its surface, of which one alone has a word for a reset.
         readers = readers or ("told" if live.record.surface == "native" else "bound")
-        run = self._driver.run(generation, route, readers)
+        run = self.driver.run(generation, route, readers)
         generation.task = asyncio.create_task(run, name=f"produce-{live.stream_id}")
 
     def own(self, live: LiveStream, fence: int, said: str = "", content_tokens: int = 0) -> Generation:

@@ -9,7 +9,7 @@ from app.errors import LimitExceeded, RateLimited
 from app.limits.account import Limit
 from app.limits.limiter import Limiter
 from app.limits.memory_counters import MemoryCounters
-from app.limits.quotas import Hold, Quotas, estimate
+from app.limits.quotas import OUTPUT_TOKENS_STEP, Hold, Quotas, estimate
 from app.providers.base import GenerationRequest
 from app.security.principal import Principal
 from app.streams.account import Account
@@ -102,6 +102,31 @@ async def test_a_request_that_does_not_bound_its_answer_gets_what_is_left() -> N
     assert granted(await desk.take(read=100)).output_tokens_max == 200
     with pytest.raises(RateLimited, match="tokens"):
         await desk.take(read=100)
+
+
+async def test_one_that_bounds_nothing_leaves_the_others_room_and_takes_more_while_it_runs() -> None:
+    desk = Desk(Tier(tokens_per_minute=20_000))
+    first = granted(await desk.take(read=100))
+    assert (first.tokens, first.output_tokens_max) == (100 + OUTPUT_TOKENS_STEP, OUTPUT_TOKENS_STEP)
+    second = await desk.take(read=100, asked=10_000)
+    more = await desk.quotas.extend(first)
+    assert more is not None
+    assert (more.tokens, more.output_tokens_max) == (100 + 2 * OUTPUT_TOKENS_STEP, 2 * OUTPUT_TOKENS_STEP)
+    rest = await desk.quotas.extend(more)
+    assert rest is not None
+    assert rest.tokens == 20_000 - 10_100
+    assert await desk.quotas.extend(rest) is None
+    await desk.settle(second, 100)
+    # All that was taken, in whatever pieces, comes back.
+    await desk.settle(Hold(rest, ()), 100)
+    assert granted(await desk.take(read=1, asked=19_799)).tokens == 19_800
+
+
+async def test_a_tiers_bound_on_an_answer_bounds_what_more_it_takes() -> None:
+    desk = Desk(Tier(tokens_per_minute=100_000, max_tokens=5_000))
+    more = await desk.quotas.extend(granted(await desk.take(read=1)))
+    assert more is not None
+    assert (more.output_tokens_max, more.more_tokens) == (5_000, 0)
 
 
 async def test_an_answer_is_bounded_by_the_tier() -> None:
