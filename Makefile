@@ -21,6 +21,9 @@ run: $(RUNTIME) ## Run it all: NGINX, Gunicorn and the exporter; PORT, WORKERS a
 serve: $(RUNTIME) ## Run Gunicorn alone on SLUICE_BIND, to measure and to debug
 	@exec $(PYTHON) -m gunicorn -c deploy/gunicorn.conf.py
 
+observe: $(RUNTIME) ## Run Prometheus and Alertmanager with our rules, beside what runs (ARGS="--prometheus HOST:PORT")
+	@exec $(PYTHON) -m deploy.observe $(ARGS)
+
 test: $(DEVELOPMENT) ## Run every test; installs the programs they need where it can (ARGS="-k name" for some)
 	@scripts/install-system-packages.sh
 	$(PYTHON) -m pytest $(ARGS)
@@ -77,4 +80,4 @@ clean: ## Remove what was made here, except the virtual environment
 $(RUNTIME) $(DEVELOPMENT): .venv/installed-%: %.lock
 	@scripts/setup.sh $< $@
 
-.PHONY: help setup run serve test soak interop check lint types imports generated generate format lock faults bench capacity examples clean
+.PHONY: help setup run serve observe test soak interop check lint types imports generated generate format lock faults bench capacity examples clean

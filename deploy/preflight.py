@@ -66,18 +66,22 @@ def usable_state_dir(path: Path) -> None:
         raise Refused(f"SLUICE_STATE_DIR: {path}: not writable", status=2)
 
 
-def find_nginx() -> str:
-    """NGINX's path; installs it where that can be done without asking anyone."""
-    # /usr/sbin: where packages put it, and often not on an ordinary user's path.
+def find_program(program: str, package: str) -> str:
+    """A program's path; installs it where that can be done without asking anyone."""
+    # /usr/sbin: where packages put some, and often not on an ordinary user's path.
     search = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin"])
-    found = shutil.which("nginx", path=search)
+    found = shutil.which(program, path=search)
     if found is None and os.geteuid() == 0 and shutil.which("apt-get"):
-        print("run: nginx is missing; installing it", flush=True)
-        subprocess.run([INSTALLER, "nginx-light"], timeout=INSTALL_SECONDS_MAX, check=False)
-        found = shutil.which("nginx", path=search)
+        print(f"run: {program} is missing; installing it", flush=True)
+        subprocess.run([INSTALLER, package], timeout=INSTALL_SECONDS_MAX, check=False)
+        found = shutil.which(program, path=search)
     if found is None:
-        raise Refused("nginx is missing: install it (Debian: apt-get install nginx-light) and run again")
+        raise Refused(f"{program} is missing: install it (Debian: apt-get install {package}) and run again")
     return found
+
+
+def find_nginx() -> str:
+    return find_program("nginx", "nginx-light")
 
 
 def nginx_accepts(command: list[str]) -> None:

@@ -3,6 +3,7 @@
 import sys
 
 from scripts import (
+    alerts_reference,
     commands_reference,
     errors_reference,
     kubernetes,
@@ -15,7 +16,14 @@ from scripts import (
 from scripts.regions import main
 
 if __name__ == "__main__":
-    modules = (commands_reference, errors_reference, metrics_reference, module_map, settings_reference)
+    modules = (
+        alerts_reference,
+        commands_reference,
+        errors_reference,
+        metrics_reference,
+        module_map,
+        settings_reference,
+    )
     # All of them, also behind one that is not up to date.
     done = [main(module.DOCUMENT, module.regions()) for module in modules]
     sys.exit(max([*done, whole_files.main(kubernetes.files() | monitoring.files())]))
