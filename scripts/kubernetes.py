@@ -5,6 +5,7 @@ import math
 import string
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -14,7 +15,9 @@ from scripts.regions import HOME
 
 MARK = "# Written by `make generate`{source}; do not edit.\n"
 NGINX = HOME / "nginx"
-TEMPLATES = HOME / "k8s/templates"
+KUBERNETES = HOME / "k8s"
+# Each beside its place below k8s/, with `$name` for a value.
+TEMPLATES = KUBERNETES / "templates"
 # Measured: a worker with everything imported and nothing to do.
 WORKER_MIB = 128
 # What the state folder holds beside the streams: limits, keys, and room.
@@ -26,45 +29,59 @@ MEBIBYTE = 1024 * 1024
 
 def files() -> dict[Path, str]:
     """What each should hold."""
-    return {
-        HOME / "k8s/base/waits.yaml": waits(),
-        HOME / "k8s/base/size.yaml": size(),
-        HOME / "k8s/base/nginx.yaml": nginx_volume(),
+    filled = values()
+    patches = {
+        KUBERNETES / path.relative_to(TEMPLATES): MARK.format(source=" from k8s/templates, with the figures of deploy/")
+        + string.Template(path.read_text()).substitute(filled)
+        for path in sorted(TEMPLATES.rglob("*.yaml"))
+    }
+    return patches | {
+        KUBERNETES / "base/nginx.yaml": nginx_volume(),
         NGINX / "kustomization.yaml": nginx_config_map(),
     }
 
 
-def waits() -> str:
-    """How a pod stops: a patch of the Deployment."""
-    return _filled("waits.yaml", "from deploy/timeouts.yaml", {name: f"{wait:g}" for name, wait in ledger().items()})
-
-
-def size() -> str:
-    """What a pod takes: a patch of the Deployment."""
+def values() -> dict[str, str]:
+    """What the templates may name: the ledger's waits, the capacity, and what follows from them."""
     capacity = json.loads((HOME / "deploy/capacity.json").read_text())
-    log_mib = Settings.model_fields["log_bytes_max"].default // MEBIBYTE
-    # In thousandths of a core, at as many streams as a pod carries.
+    waits = {name: f"{wait:g}" for name, wait in ledger().items()}
+    return {name: str(value) for name, value in (waits | capacity | _size(capacity) | _queries()).items()}
+
+
+def _size(capacity: Mapping[str, Any]) -> dict[str, object]:
+    """What a pod takes with as many streams as it carries."""
     tokens_per_second = capacity["streams_per_pod"] * capacity["tokens_per_second"]
-    app_millicores = math.ceil(tokens_per_second * capacity["cpu_us_per_token"] / 1e3 / 100) * 100
-    nginx_millicores = math.ceil(tokens_per_second * capacity["nginx_cpu_us_per_token"] / 1e3 / 50) * 50
     streams_mib = math.ceil(capacity["streams_per_pod"] * capacity["kib_per_stream"] / 1024)
-    values = capacity | {
-        "app_millicores": app_millicores,
-        "nginx_millicores": nginx_millicores,
+    workers_mib = capacity["workers_per_pod"] * WORKER_MIB
+    log_mib = Settings.model_fields["log_bytes_max"].default // MEBIBYTE
+    return {
+        "app_millicores": _up(tokens_per_second * capacity["cpu_us_per_token"] / 1000, 100),
+        "nginx_millicores": _up(tokens_per_second * capacity["nginx_cpu_us_per_token"] / 1000, 50),
         "streams_mib": streams_mib,
-        "workers_mib": capacity["workers_per_pod"] * WORKER_MIB,
-        # As much again for bodies that are being read and for what is about to be committed; in steps of 128 MiB.
-        "memory_mib": math.ceil(2 * (streams_mib + capacity["workers_per_pod"] * WORKER_MIB) / 128) * 128,
+        "workers_mib": workers_mib,
+        # As much again for bodies that are being read and for what is about to be committed.
+        "memory_mib": _up(2 * (streams_mib + workers_mib), 128),
         "log_mib": log_mib,
         "state_mib": log_mib + STATE_MIB_BESIDES,
         "disk_mib": log_mib + STATE_MIB_BESIDES + OTHER_DISK_MIB,
     }
-    return _filled("size.yaml", "from deploy/capacity.json and the settings", {k: str(v) for k, v in values.items()})
 
 
-def _filled(name: str, source: str, values: Mapping[str, str]) -> str:
-    template = (TEMPLATES / name).read_text()
-    return MARK.format(source=" " + source) + string.Template(template).substitute(values)
+def _up(value: float, step: int) -> int:
+    return math.ceil(value / step) * step
+
+
+def _queries() -> dict[str, str]:
+    """What autoscalers ask, by what fills in the labels: the adapter of Prometheus, and nobody (KEDA)."""
+    in_namespace = {"adapter": "<<.LabelMatchers>>", "keda": 'namespace="sluice"'}
+    found = {}
+    for asker, matcher in in_namespace.items():
+        streams = f'sum(sluice_active_streams{{{matcher},draining="false"}})'
+        rate = f"sum by (le) (rate(sluice_admission_wait_seconds_bucket{{{matcher}}}[1m]))"
+        # Nobody who waited is no wait: 0, and not the NaN of an empty histogram.
+        found[f"streams_query_{asker}"] = f"'{streams}'"
+        found[f"wait_query_{asker}"] = f"'(histogram_quantile(0.9, {rate}) >= 0) or on() vector(0)'"
+    return found
 
 
 def _nginx_files() -> list[Path]:
