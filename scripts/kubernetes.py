@@ -11,10 +11,13 @@ import yaml
 
 from app.settings import Settings
 from app.timeouts import ledger
+from scripts import monitoring
 from scripts.regions import HOME
 
 MARK = "# Written by `make generate`{source}; do not edit.\n"
 NGINX = HOME / "nginx"
+RULES = HOME / "deploy/prometheus/rules"
+DASHBOARDS = HOME / "deploy/grafana/dashboards"
 KUBERNETES = HOME / "k8s"
 # Each beside its place below k8s/, with `$name` for a value.
 TEMPLATES = KUBERNETES / "templates"
@@ -38,6 +41,8 @@ def files() -> dict[Path, str]:
     return patches | {
         KUBERNETES / "base/nginx.yaml": nginx_volume(),
         NGINX / "kustomization.yaml": nginx_config_map(),
+        KUBERNETES / "components/monitoring/prometheusrule.yaml": rules(),
+        DASHBOARDS / "kustomization.yaml": dashboards(),
     }
 
 
@@ -115,3 +120,33 @@ def nginx_volume() -> str:
         "spec": {"template": {"spec": {"volumes": [volume]}}},
     }
     return MARK.format(source=" from nginx/") + yaml.safe_dump(patch, sort_keys=False)
+
+
+def rules() -> str:
+    """The rules and alerts of deploy/prometheus as the object that Prometheus Operator reads."""
+    groups = [
+        group
+        for path, text in sorted(monitoring.files().items())
+        if path.parent == RULES
+        for group in yaml.safe_load(text)["groups"]
+    ]
+    document = {
+        "apiVersion": "monitoring.coreos.com/v1",
+        "kind": "PrometheusRule",
+        "metadata": {"name": "sluice", "labels": {"app.kubernetes.io/name": "sluice"}},
+        "spec": {"groups": groups},
+    }
+    return MARK.format(source=" from deploy/prometheus") + yaml.safe_dump(document, sort_keys=False, width=120)
+
+
+def dashboards() -> str:
+    """Each dashboard as a ConfigMap, which Grafana's sidecar finds by its label."""
+    names = sorted(path.stem for path in monitoring.files() if path.parent == DASHBOARDS)
+    document = {
+        "apiVersion": "kustomize.config.k8s.io/v1beta1",
+        "kind": "Kustomization",
+        # The sidecar reads whatever has the label: a name that changes would leave the old one beside the new.
+        "generatorOptions": {"disableNameSuffixHash": True, "labels": {"grafana_dashboard": "1"}},
+        "configMapGenerator": [{"name": f"sluice-dashboard-{name}", "files": [f"{name}.json"]} for name in names],
+    }
+    return MARK.format(source="") + yaml.safe_dump(document, sort_keys=False)

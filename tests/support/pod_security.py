@@ -53,7 +53,8 @@ def _of_pod(pod: Manifest) -> Iterator[str]:
 
 
 def _of_container(container: Manifest, pod: Manifest) -> Iterator[str]:
-    name, own, shared = container["name"], container.get("securityContext", {}), pod.get("securityContext", {})
+    yield from _of_process(container, pod)
+    name, own = container["name"], container.get("securityContext", {})
     if own.get("privileged"):
         yield f"{name}: privileged"
     if own.get("allowPrivilegeEscalation") is not False:
@@ -62,12 +63,6 @@ def _of_container(container: Manifest, pod: Manifest) -> Iterator[str]:
         yield f"{name}: keeps capabilities"
     if set(own.get("capabilities", {}).get("add", [])) - {"NET_BIND_SERVICE"}:
         yield f"{name}: adds capabilities"
-    if not own.get("runAsNonRoot", shared.get("runAsNonRoot")):
-        yield f"{name}: runAsNonRoot"
-    if own.get("runAsUser", shared.get("runAsUser", 1)) == 0:
-        yield f"{name}: runAsUser 0"
-    if own.get("seccompProfile", shared.get("seccompProfile", {})).get("type") not in SECCOMP:
-        yield f"{name}: seccompProfile"
     if own.get("procMount", "Default") != "Default":
         yield f"{name}: procMount"
     if any("hostPort" in port for port in container.get("ports", [])):
@@ -75,3 +70,14 @@ def _of_container(container: Manifest, pod: Manifest) -> Iterator[str]:
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
         if "host" in container.get(probe, {}).get("httpGet", {}):
             yield f"{name}: {probe} with a host"
+
+
+def _of_process(container: Manifest, pod: Manifest) -> Iterator[str]:
+    """What the pod may say for all of its containers."""
+    name, own, shared = container["name"], container.get("securityContext", {}), pod.get("securityContext", {})
+    if not own.get("runAsNonRoot", shared.get("runAsNonRoot")):
+        yield f"{name}: runAsNonRoot"
+    if own.get("runAsUser", shared.get("runAsUser", 1)) == 0:
+        yield f"{name}: runAsUser 0"
+    if own.get("seccompProfile", shared.get("seccompProfile", {})).get("type") not in SECCOMP:
+        yield f"{name}: seccompProfile"

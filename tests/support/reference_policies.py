@@ -1,4 +1,4 @@
-"""kube-linter's checks of what manifests say of each other, by its names: selectors, ports and names that lead nowhere."""
+"""kube-linter's checks of what manifests say of each other, by its names: what leads nowhere."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any

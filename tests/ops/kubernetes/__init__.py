@@ -1,0 +1,1 @@
+"""What kubectl would apply, looked at without a cluster."""

@@ -1,0 +1,116 @@
+"""Every overlay and every legal combination of components builds, and is what Kubernetes and its extensions take."""
+
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from app.version import VERSION
+from tests.support import combinations, container_policies, kubernetes_schemas, reference_policies
+from tests.support.manifests import (
+    KUBERNETES,
+    OVERLAYS,
+    Manifest,
+    build,
+    combination,
+    containers,
+    of_kind,
+    overlay,
+    pod_of,
+    workloads,
+)
+from tests.support.pod_security import violations
+
+# The last five; what we need of 1.33 (native sidecars) is stable there.
+VERSIONS = ("1.33", "1.34", "1.35", "1.36", "1.37")
+# Of a combination without an overlay: it has no images of its own.
+NOT_OF_COMBINATIONS = {"latest-tag"}
+
+
+def check(manifests: tuple[Manifest, ...], versions: tuple[str, ...] = VERSIONS) -> None:
+    """Unknown fields are errors, for our own kinds as for those of extensions."""
+    for manifest in manifests:
+        for version in versions:
+            kubernetes_schemas.check(manifest, version)
+
+
+def everything_wrong(manifests: tuple[Manifest, ...]) -> list[str]:
+    """By every policy."""
+    wrong = [
+        f"{name}: {finding}"
+        for name in [*container_policies.OF_CONTAINERS, *container_policies.OF_PODS]
+        for finding in container_policies.findings(name, manifests)
+    ]
+    for name, policy in reference_policies.REFERENCES.items():
+        wrong += [f"{name}: {finding}" for finding in policy(manifests)]
+    for workload in workloads(manifests):
+        wrong += [f"restricted: {violation}" for violation in violations(pod_of(workload))]
+    return wrong
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_an_overlay_is_what_five_versions_of_kubernetes_take(name: str) -> None:
+    check(overlay(name))
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_an_overlay_builds_to_the_same_bytes_again(name: str) -> None:
+    folder = KUBERNETES / "overlays" / name
+    assert build(folder) == build(folder)
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_nothing_is_wrong_with_an_overlay_by_any_policy(name: str) -> None:
+    assert everything_wrong(overlay(name)) == []
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_an_overlay_has_a_namespace_that_takes_only_restricted_pods(name: str) -> None:
+    (namespace,) = of_kind(overlay(name), "Namespace")
+    assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
+    others = {one["metadata"]["namespace"] for one in overlay(name) if one["kind"] != "Namespace"}
+    assert others == {namespace["metadata"]["name"]}
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_the_images_of_an_overlay_are_those_of_this_version(name: str) -> None:
+    ours = [one["image"] for workload in workloads(overlay(name)) for one in containers(pod_of(workload))]
+    tags = {image.rpartition(":")[2] for image in ours if image.rpartition("/")[2].startswith("sluice")}
+    assert tags == {VERSION}
+
+
+@pytest.mark.parametrize("chosen", list(combinations.alone()), ids="+".join)
+def test_a_component_builds_with_what_it_needs_alone(chosen: tuple[str, ...], tmp_path: Path) -> None:
+    check(combination(tmp_path, chosen), VERSIONS[:1])
+
+
+@pytest.mark.parametrize("chosen", list(combinations.fullest()), ids=lambda chosen: "+".join(chosen[:6]))
+def test_everything_that_goes_together_builds_together(chosen: tuple[str, ...], tmp_path: Path) -> None:
+    built = combination(tmp_path, chosen)
+    check(built)
+    assert [wrong for wrong in everything_wrong(built) if wrong.split(":")[0] not in NOT_OF_COMBINATIONS] == []
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1800)
+def test_every_legal_combination_builds(tmp_path: Path) -> None:
+    number = 0
+    for number, chosen in enumerate(combinations.everything(), 1):
+        check(combination(tmp_path / str(number), chosen), VERSIONS[-1:])
+    assert number > 500
+
+
+def test_every_component_says_what_it_is_in_a_few_lines() -> None:
+    for name in combinations.components():
+        text = (KUBERNETES / "components" / name / "README.md").read_text()
+        assert text.startswith(f"# {name}\n"), name
+        assert 3 <= len(text.splitlines()) <= 20, name
+
+
+def test_a_field_that_nobody_knows_is_refused() -> None:
+    (route,) = of_kind(overlay("production"), "HTTPRoute")
+    with pytest.raises(jsonschema.ValidationError, match="timeout"):
+        check(({**route, "spec": {**route["spec"], "timeout": "1s"}},))
+    (service, *_) = of_kind(overlay("dev"), "Service")
+    with pytest.raises(jsonschema.ValidationError, match="port"):
+        check(({**service, "spec": {**service["spec"], "port": 80}},))
