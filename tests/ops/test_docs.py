@@ -37,6 +37,8 @@ DOCUMENTS = list(documents())
 HOSTS = {"127.0.0.1", "nginx.org", "html.spec.whatwg.org"}
 # Names of labels and APIs, which only look like hosts.
 HOSTS |= {"app.kubernetes.io", "custom.metrics.k8s.io", "external.metrics.k8s.io"}
+# Services of a cluster, as components expect them.
+HOSTS |= {"prometheus-operated.monitoring", "otel-collector.observability"}
 
 
 def read(name: str | Path) -> str:
