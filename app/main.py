@@ -9,7 +9,7 @@ import structlog
 from fastapi import FastAPI
 from gunicorn.arbiter import Arbiter
 
-from app.api import anthropic, auth, docs, errors, health, native, openai, playground
+from app.api import anthropic, auth, docs, errors, health, native, openai, playground, tasks
 from app.api import streams as streams_api
 from app.api.context import Context
 from app.catalog import CatalogError, adopted, load_catalog
@@ -21,6 +21,8 @@ from app.middleware.errors import ErrorsMiddleware
 from app.middleware.request_id import RequestIdMiddleware
 from app.observability.logging import configure_logging
 from app.pod import Identity
+from app.routing.batch import TASKS, Batch
+from app.routing.maker import Maker
 from app.routing.route import Route
 from app.routing.routes import routes_of
 from app.settings import Settings, load_settings
@@ -28,7 +30,7 @@ from app.streams.backends import is_shared, open_backend
 from app.streams.drain import Drain
 from app.streams.follower import Follower
 from app.streams.keeper import Keeper
-from app.streams.log import Backend
+from app.streams.log import Backend, StreamRecord
 from app.streams.registry import Streams
 from app.streams.response import Terms
 from app.streams.unread import Unread
@@ -64,7 +66,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         streams = Streams(
             backend,
             identity.owner,
-            partial(_find, routes),
+            partial(_maker, routes, settings),
             settings.stream_seconds_max,
             settings.stream_bytes_max,
             degrade=settings.without_log == "degrade",
@@ -101,7 +103,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         docs_url=None,
         redoc_url=None,
     )
-    for surface in (openai, anthropic, native, streams_api, auth, health, docs, playground):
+    for surface in (openai, anthropic, native, streams_api, tasks, auth, health, docs, playground):
         app.include_router(surface.router)
     for router in (native.ticketed, streams_api.ticketed, auth.public):
         app.include_router(router)
@@ -157,7 +159,16 @@ def _context(settings: Settings, models: tuple[str, ...], streams: Streams, drai
     )
 
 
-def _find(routes: dict[str, Route], model: str) -> Route:
+def _maker(routes: dict[str, Route], settings: Settings, record: StreamRecord) -> Maker:
+    model = record.request.model
     if model not in routes:
         raise ModelNotFound(f"There is no model {model[:100]!r}.")
-    return routes[model]
+    if record.surface != TASKS:
+        return routes[model]
+    return Batch(
+        routes[model],
+        prompt_seconds_max=settings.stream_seconds_max,
+        prompt_bytes_max=settings.stream_bytes_max,
+        seconds_max=settings.task_seconds_max,
+        tokens_max=record.grant.output_tokens_max if record.grant is not None else 0,
+    )

@@ -84,6 +84,7 @@ class Settings(BaseSettings):
     grace_seconds: Seconds = _wait("grace_seconds", "How long a generation waits for a reader to come back.")
     lease_seconds: Seconds = _wait("lease_seconds", "A worker that was silent for this long has lost its streams.")
     stream_seconds_max: Seconds = _wait("stream_seconds_max", "Longest life of one generation.")
+    task_seconds_max: Seconds = _wait("task_seconds_max", "Longest life of one task, all its prompts together.")
     stream_ttl_seconds: Seconds = _wait("stream_ttl_seconds", "How long an ended stream can still be read.")
     age_seconds_max: Seconds = _wait("age_seconds_max", "Longest life of a resumable connection, about.")
     drain_seconds: Seconds = _wait("drain_seconds", "Time that open streams get to finish when a worker stops.")

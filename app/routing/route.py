@@ -91,6 +91,10 @@ class Route:
         first = random.choices(weighted, [target.weight or 0 for target in weighted])[0]  # noqa: S311
         return [first, *(each for each in weighted if each is not first), *(each for each in able if not each.weight)]
 
+    def seconds_within(self, bound: float) -> float:
+        """How long a generation may take, where none may take longer than `bound`."""
+        return min(bound, self.total_seconds or bound)
+
     async def aclose(self) -> None:
         """Close the providers."""
         for target in self.targets:

@@ -9,9 +9,8 @@ import structlog
 
 from app.errors import Internal, LimitExceeded, SluiceError, UpstreamTimeout
 from app.events import Done, Failed, Token
-from app.routing.attempts import Attempts
 from app.routing.bill import Bill
-from app.routing.route import Route
+from app.routing.maker import Maker, Making
 from app.routing.ways import Readers
 from app.streams.account import Account
 from app.streams.allowance import Allowance
@@ -48,22 +47,22 @@ class Driver:
         self._stream_bytes_max = stream_bytes_max
         self._account = account
 
-    async def run(self, generation: Generation, route: Route, readers: Readers) -> None:
+    async def run(self, generation: Generation, maker: Maker, readers: Readers) -> None:
         """Generate until the end, which is a `Done` or an error."""
         bill = Bill(generation.record.stream_id)
         try:
-            end = await self._end(generation, route, readers, bill)
+            end = await self._end(generation, maker, readers, bill)
             self._committer.add(generation, end)
         finally:
             self._account(_account(generation, bill))
 
-    async def _end(self, generation: Generation, route: Route, readers: Readers, bill: Bill) -> Done | Failed:
-        seconds_max = min(self._stream_seconds_max, route.total_seconds or self._stream_seconds_max)
+    async def _end(self, generation: Generation, maker: Maker, readers: Readers, bill: Bill) -> Done | Failed:
+        seconds_max = maker.seconds_within(self._stream_seconds_max)
         deadline = asyncio.timeout(seconds_max)
         try:
             async with deadline:
-                attempts = route.begin(generation.record.request, generation.said, readers, bill)
-                return await self._drive(generation, attempts)
+                making = maker.begin(generation.record.request, generation.said, readers, bill)
+                return await self._drive(generation, making)
         except SluiceError as error:
             return error.as_event()
         except (Exception, asyncio.CancelledError) as error:
@@ -78,7 +77,7 @@ class Driver:
             log.exception("generation failed", stream=generation.record.stream_id)
             return Internal("The server failed.").as_event()
 
-    async def _drive(self, generation: Generation, attempts: Attempts) -> Done:
+    async def _drive(self, generation: Generation, making: Making) -> Done:
         left = Allowance(self._stream_bytes_max, generation)
 
         def pour(tokens: Sequence[Token]) -> bool:
@@ -88,7 +87,7 @@ class Driver:
                 self._committer.add(generation, token)
             return True
 
-        async with aclosing(attempts.events(pour)) as events:
+        async with aclosing(making.events(pour)) as events:
             async for event in events:
                 if type(event) is Token:
                     if left.used_up:

@@ -15,6 +15,7 @@ import msgspec
 from app.errors import CursorGone, InvalidCursor
 from app.events import Event
 from app.providers.base import GenerationRequest
+from app.streams.documents import Documents
 from app.streams.grant import Grant
 
 LEASE_SECONDS = 5.0
@@ -237,5 +238,5 @@ class Leases(Protocol):
         ...
 
 
-class Backend(StreamLog, Leases, Protocol):
-    """A store that is both."""
+class Backend(StreamLog, Leases, Documents, Protocol):
+    """A store that is all of them."""

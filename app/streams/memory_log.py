@@ -25,6 +25,7 @@ from app.streams.log import (
     check_contiguous,
     successor,
 )
+from app.streams.memory_documents import MemoryDocuments
 from app.streams.packing import pack_events, pack_record, unpack_events
 from app.streams.repetition import last_cursor, unknown_rest
 from app.streams.room import CREATE_SHARE_MAX, TOKENS_SHARE_MAX
@@ -64,8 +65,8 @@ class _Stream:
         self.overhead_bytes = len(pack_record(record))
 
 
-class MemoryLog:
-    """`StreamLog` and `Leases` of one process.
+class MemoryLog(MemoryDocuments):
+    """`StreamLog`, `Leases` and `Documents` of one process.
 
     Args:
         bytes_max: most bytes that all streams hold together.
@@ -81,7 +82,7 @@ class MemoryLog:
         ttl_seconds: float = 900.0,
         lease_seconds: float = LEASE_SECONDS,
     ) -> None:
-        self._bytes_max = bytes_max
+        super().__init__(bytes_max)
         self._stream_bytes_max = stream_bytes_max
         self._ttl_seconds = ttl_seconds
         self._lease_seconds = lease_seconds
@@ -90,7 +91,6 @@ class MemoryLog:
         self._lease_until: dict[str, float] = {}
         self._waiters = Waiters()
         self._cancels = Bells()  # by owner
-        self._bytes = 0
 
     async def aclose(self) -> None:
         self._waiters.wake_all()
@@ -252,6 +252,7 @@ class MemoryLog:
                 if self._by_key.get(stream.record.idempotency) == stream_id:
                     del self._by_key[stream.record.idempotency]
                 self._waiters.wake(stream_id)
+        await self._reap_documents()
 
     async def fill(self) -> Fill:
         return Fill(self._bytes, self._bytes_max)

@@ -13,7 +13,7 @@ import structlog
 
 from app.errors import CursorGone, Draining, IdempotencyMismatch, Internal, LogFull, LogUnavailable, NotFound
 from app.events import Failed
-from app.routing.route import Route
+from app.routing.maker import Maker
 from app.routing.ways import Readers
 from app.streams.account import Account
 from app.streams.committer import Committer
@@ -65,7 +65,7 @@ class Streams:
     Args:
         backend: the stream log.
         owner: this worker's name, unique to this incarnation of it.
-        route: finds a model's upstreams; raises `ModelNotFound`.
+        maker: what a record's stream is made by; raises `ModelNotFound`.
         stream_seconds_max, stream_bytes_max: see `Driver`.
         degrade: whether streams begin while the log is away; they cannot be resumed.
         pod_draining: whether all workers of this machine are about to stop.
@@ -75,7 +75,7 @@ class Streams:
         self,
         backend: Backend,
         owner: str,
-        route: Callable[[str], Route],
+        maker: Callable[[StreamRecord], Maker],
         stream_seconds_max: float,
         stream_bytes_max: int,
         degrade: bool,
@@ -95,7 +95,7 @@ class Streams:
         self.unread: Handler | None = None
         self.accounts: list[Callable[[Account], None]] = []
         self.driver = Driver(self.committer, stream_seconds_max, stream_bytes_max, self._ended)
-        self._route = route
+        self._maker = maker
 
     @property
     def owned(self) -> list[LiveStream]:
@@ -115,7 +115,7 @@ class Streams:
         # A worker that stops alone still takes what comes on connections that were open: a few requests.
         if self.released or self.pod_draining():
             raise Draining("The server is shutting down.", retry_after_seconds=1)
-        self._route(draft.request.model)
+        self._maker(draft)
         try:
             record = await self.backend.create(draft, self.owner)
         except (LogFull, Unreadable):
@@ -136,7 +136,7 @@ class Streams:
         Raises:
             ModelNotFound
         """
-        return self._route(record.request.model).resume
+        return self._maker(record).resume
 
     def _open_without_log(self, record: StreamRecord, readers: Readers) -> StreamRecord:
         live = self.enter(record, START)
@@ -154,11 +154,11 @@ class Streams:
         self, live: LiveStream, fence: int, said: str = "", content_tokens: int = 0, readers: Readers | None = None
     ) -> None:
         """Run the stream's upstreams here, behind what it `said` so far."""
-        route = self._route(live.record.request.model)
+        maker = self._maker(live.record)
         generation = self.own(live, fence, said, content_tokens)
         # Who began the stream knew; who takes it over goes by its surface, of which one alone has a word for a reset.
         readers = readers or ("told" if live.record.surface == "native" else "bound")
-        run = self.driver.run(generation, route, readers)
+        run = self.driver.run(generation, maker, readers)
         generation.task = asyncio.create_task(run, name=f"produce-{live.stream_id}")
 
     def own(self, live: LiveStream, fence: int, said: str = "", content_tokens: int = 0) -> Generation:

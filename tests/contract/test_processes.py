@@ -55,6 +55,17 @@ async def test_what_one_process_wrote_another_reads(log: Log, spawn: Spawn) -> N
     assert (known[1].owner, known[1].state, known[1].last) == ("w2", "done", (0, 31))
 
 
+async def test_a_document_of_one_process_is_another_ones_and_only_one_of_them_replaces_it(
+    log: Log, spawn: Spawn
+) -> None:
+    other = await spawn()
+    version = await other.put_document("a", b"1", 0, 60.0)
+    assert await log.get_document("a") == (version, b"1")
+    made = await asyncio.gather(*(each.put_document("a", b"2", version, 60.0) for each in (log, other) * 5))
+    assert sum(one is not None for one in made) == 1
+    assert (await log.get_document("a")) == (await other.get_document("a")) == (max(filter(None, made)), b"2")
+
+
 async def test_a_key_makes_one_stream_for_all_processes(log: Log, spawn: Spawn) -> None:
     other = await spawn()
     for _ in range(10):

@@ -126,7 +126,7 @@ async def worker(
         streams = Streams(
             backend,
             "worker-1",
-            routes.__getitem__,
+            lambda record: routes[record.request.model],
             stream_seconds_max,
             stream_bytes_max,
             degrade=False,

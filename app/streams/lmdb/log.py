@@ -14,6 +14,7 @@ from app.errors import LogFull, LogUnavailable, NotFound
 from app.events import Event
 from app.streams.lmdb import events as lmdb_events
 from app.streams.lmdb.commit import Ends, LmdbCommit
+from app.streams.lmdb.documents import LmdbDocuments
 from app.streams.lmdb.events import Entry
 from app.streams.lmdb.leases import LmdbLeases
 from app.streams.lmdb.room import LmdbRoom
@@ -35,8 +36,8 @@ FORGET_SECONDS = 0.5
 ENDS_MAX = 4096
 
 
-class LmdbLog(LmdbLeases):
-    """`StreamLog` and `Leases` on one machine; opened in the process that uses it.
+class LmdbLog(LmdbLeases, LmdbDocuments):
+    """`StreamLog`, `Leases` and `Documents` on one machine; opened in the process that uses it.
 
     Args:
         path: the folder, on a file system of this machine.
@@ -232,7 +233,8 @@ class LmdbLog(LmdbLeases):
 
         def forget(transaction: Write) -> bool:
             until = monotonic() + FORGET_TRANSACTION_SECONDS
-            return self._streams.forget(transaction, ended_before, until)
+            forgotten = self._streams.forget(transaction, ended_before, until)
+            return forgotten and self._forget_documents(transaction, until)
 
         while not await self._write(forget) and monotonic() < stop_at:  # noqa: ASYNC110 - others get their turn
             await asyncio.sleep(0)

@@ -9,6 +9,8 @@
     cancels      stream                       nothing: somebody asked for it
     readers      stream                       when somebody was last seen reading it
     ended        time stream                  nothing; in this order streams are forgotten
+    documents    key                          version, until when it is kept, body: see `documents`
+    expiring     time key                     nothing; in this order documents are forgotten
 
 Times are CLOCK_MONOTONIC: all processes of one boot share it, and nobody sets it.
 """
@@ -91,6 +93,8 @@ class Tables:
     cancels: "lmdb._Database"
     readers: "lmdb._Database"
     ended: "lmdb._Database"
+    documents: "lmdb._Database"
+    expiring: "lmdb._Database"
 
 
 TABLES = tuple(field.name for field in fields(Tables))
@@ -104,8 +108,8 @@ def open_tables(env: lmdb.Environment) -> Tables:
 def used_bytes(transaction: Read, tables: Tables) -> int:
     """What the tables take of the map; pages that were freed are not counted, for they are used again."""
     used = 0
-    # These two are all but everything; each further one would cost every commit a microsecond.
-    for table in (tables.events, tables.records):
+    # These are all but everything; each further one would cost every commit a microsecond.
+    for table in (tables.events, tables.records, tables.documents):
         stat = transaction.stat(table)
         used += stat["psize"] * (stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"])
     return used

@@ -15,13 +15,7 @@ if known[1] then
   end
   return known[1]
 end
--- Streams that run must be able to end, so newcomers are refused first.
-local memory = redis.pcall('INFO', 'memory')
-if type(memory) == 'string' and string.find(memory, 'maxmemory_policy:noeviction', 1, true) then
-  local most = tonumber(string.match(memory, 'maxmemory:(%d+)'))
-  local used = tonumber(string.match(memory, 'used_memory:(%d+)'))
-  if most > 0 and used > most * tonumber(ARGV[7]) then return redis.error_reply('OOM no room for new streams') end
-end
+refuse_when_full(ARGV[7])
 redis.call('HSET', h, 'r', record, 'o', owner, 'f', 1, 't', 0, 'e', 0, 's', 0, 'st', 'running', 'b', 0, 'c', 0,
   'os', now_ms(), 'ra', '', 'm', server .. ':', 'ct', token)
 redis.call('PEXPIRE', h, ttl)

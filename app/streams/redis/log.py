@@ -36,6 +36,7 @@ from app.streams.log import (
 from app.streams.packing import pack_events, unpack_record
 from app.streams.redis.buckets import Buckets, gather
 from app.streams.redis.creation import Creation
+from app.streams.redis.documents import RedisDocuments
 from app.streams.redis.entry import decode_entry
 from app.streams.redis.event_scripts import APPEND, DESCRIBE, READ, TRIM
 from app.streams.redis.leases import HORIZON_MS, RedisLeases
@@ -62,8 +63,8 @@ _BEHIND_LOSS = 4
 Page = list[tuple[Cursor, Event]]
 
 
-class RedisLog(RedisLeases):
-    """`StreamLog` and `Leases` on Redis; `open` comes first.
+class RedisLog(RedisLeases, RedisDocuments):
+    """`StreamLog`, `Leases` and `Documents` on Redis; `open` comes first.
 
     Args:
         url: see `url`.

@@ -13,6 +13,7 @@ All keys of a bucket share its prefix and therefore its hash tag, `sluice:{b<n>}
     l:<worker>    lease, see `lease_left`
     o:<worker>    set: its running streams; `owners`: who has any; `loose`: released ones; `cancels`: to be cancelled
     i:<hash>      idempotency key: `<stream> <second of its reservation>`
+    d:<key>       document: v version, b body
     w:<handle>    Redis stream that wakes one tail
     c:<worker>    Redis stream that tells a worker's tail to look for cancellations
 
@@ -31,6 +32,16 @@ local prefix, server = KEYS[1], ARGV[1]
 -- a write that takes none. For what must work on a full server, or nothing could end and no lease be kept.
 local function even_when_full()
   redis.call('DEL', prefix .. 'none')
+end
+
+-- Streams that run must be able to end, so newcomers are refused first. `share` of the memory is theirs.
+local function refuse_when_full(share)
+  local memory = redis.pcall('INFO', 'memory')
+  if type(memory) == 'string' and string.find(memory, 'maxmemory_policy:noeviction', 1, true) then
+    local most = tonumber(string.match(memory, 'maxmemory:(%d+)'))
+    local used = tonumber(string.match(memory, 'used_memory:(%d+)'))
+    if most > 0 and used > most * tonumber(share) then error({err = 'OOM no room for anything new'}) end
+  end
 end
 
 local function now_ms()
