@@ -105,7 +105,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     for surface in (openai, anthropic, native, streams_api, tasks, auth, health, docs, playground):
         app.include_router(surface.router)
-    for router in (native.ticketed, streams_api.ticketed, auth.public):
+    for router in (native.ticketed, streams_api.ticketed, tasks.ticketed, auth.public):
         app.include_router(router)
     docs.mount_assets(app)
     errors.install(app)

@@ -19,6 +19,7 @@ from app.errors import Forbidden, InvalidRequest, NotFound
 from app.limits.account import Limit
 from app.limits.quotas import Quotas
 from app.providers.base import Fault, GenerationRequest, SimulatorOptions
+from app.routing.batch import TASKS
 from app.routing.ways import Readers
 from app.scope import request_id
 from app.security.principal import Principal
@@ -175,6 +176,9 @@ class Wanted:
     """A generation that is wanted, before anything of it exists.
 
     `stream` and `batch` answer a request with it. `begin` begins it, whoever will read it.
+
+    Args:
+        answers: how many it comes to.
     """
 
     ctx: Context
@@ -182,6 +186,7 @@ class Wanted:
     surface: str
     request: GenerationRequest
     on_disconnect: OnDisconnect
+    answers: int = 1
 
     def stream(self, encoder: Callable[[Reader], Encoder], resumable: bool) -> StreamResponse:
         """Answer with server-sent events."""
@@ -214,7 +219,7 @@ class Wanted:
         if opening is not None and opening.kind == "stream":
             raise Forbidden("The ticket is for something else.")
         stream_id, key = secrets.token_urlsafe(18), who.key
-        hold = await quotas.take(who.scope, who.identity, who.limits, key or stream_id, self.request)
+        hold = await quotas.take(who.scope, who.identity, who.limits, key or stream_id, self.request, self.answers)
         try:
             record = await self.ctx.streams.open(self._draft(stream_id, key, hold.grant), readers)
         except BaseException:
@@ -242,7 +247,8 @@ class Wanted:
             principal=self.who.principal,
             surface=self.surface,
             request=bounded,
-            on_disconnect=self.ctx.policy(policy),
+            # Nobody is meant to read a task to its end.
+            on_disconnect=self.ctx.policy(policy) if self.surface != TASKS else "finish",
             grace_seconds=self.ctx.grace_seconds,
             created_unix=int(time()),
             idempotency=key,

@@ -7,10 +7,11 @@ from pydantic import BaseModel
 from app.api.anthropic_schemas import AnthropicErrorAnswer, MessageAnswer
 from app.api.openai_schemas import ChatCompletion, OpenAIErrorAnswer
 from app.api.schemas import ErrorAnswer
-from app.events import Done, Token, Usage
+from app.events import Done, Event, Token, Usage
 from app.streams.log import Cursor
 from app.streams.sse import Encoder, NativeEncoder, OpenAIEncoder
 from app.streams.sse_anthropic import AnthropicEncoder
+from app.streams.sse_tasks import TaskEncoder
 
 Responses = dict[int | str, dict[str, Any]]
 
@@ -20,10 +21,17 @@ def _example(encoder: Encoder) -> str:
     return (encoder.encode(Cursor(0, 1), Token("Why ", index=1)) + encoder.encode(Cursor(0, 2), done)).decode()
 
 
+def _task_example(encoder: TaskEncoder) -> str:
+    line = Token('{"index":0,"response":"Rayleigh scattering."}', index=1)
+    events: tuple[Event, ...] = (Token("", "thought"), line, Done("stop", Usage(5, 2), duration_ms=41))
+    return b"".join(encoder.encode(Cursor(0, seq), event) for seq, event in enumerate(events, 1)).decode()
+
+
 _ID = "pYnkZ0gC2rT1uVwX3yZaBcDe"
 NATIVE_STREAM = _example(NativeEncoder(_ID, "simulator"))
 OPENAI_STREAM = _example(OpenAIEncoder(f"chatcmpl-{_ID}", "simulator", 1_790_000_000, include_usage=False))
 ANTHROPIC_STREAM = _example(AnthropicEncoder(f"msg_{_ID}", "simulator"))
+TASK_STREAM = _task_example(TaskEncoder(_ID, total=1))
 _ERRORS = {
     400: "The request cannot be carried out.",
     401: "No credentials, or none that are valid.",
@@ -55,6 +63,12 @@ def native_responses(answer: type[BaseModel] | None) -> Responses:
     One that always streams has the plain `response_class`: FastAPI would add JSON for its own.
     """
     return _responses(answer, NATIVE_STREAM, ErrorAnswer)
+
+
+def task_events() -> Responses:
+    """Of a task's events."""
+    content: dict[str, Any] = {"text/event-stream": {"schema": {"type": "string"}, "example": TASK_STREAM}}
+    return {200: {"description": "How the task gets on.", "content": content}}
 
 
 def openai_responses() -> Responses:

@@ -18,14 +18,14 @@ router = APIRouter(prefix="/api/v1/streams", tags=["streams"], route_class=Guard
 ticketed = APIRouter(prefix="/api/v1/streams", tags=["streams"], route_class=Ticketed)
 
 StreamId = Annotated[str, Path(description="As `X-Stream-Id` said.", examples=["pYnkZ0gC2rT1uVwX3yZaBcDe"])]
-_GONE: Responses = {
+GONE: Responses = {
     204: {"description": "The id is that of the stream's end: there is no more."},
     410: {"model": ErrorAnswer, "description": "The log no longer holds what follows the id."},
 }
 
 
 @ticketed.get(
-    "/{stream_id}", response_class=Response, responses={**native_responses(None), **_GONE}, openapi_extra=LAST_HEADER
+    "/{stream_id}", response_class=Response, responses={**native_responses(None), **GONE}, openapi_extra=LAST_HEADER
 )
 async def read(
     stream_id: StreamId,
@@ -42,7 +42,7 @@ async def read(
             named, after = parse_id(who.last_event_id)
             if named != stream_id:
                 raise InvalidCursor("Last-Event-ID is of another stream.")
-        return await ctx.attach(who, _known(stream_id), after)
+        return await ctx.attach(who, known_id(stream_id), after)
 
     return resume(ctx, who, reader, lambda found: NativeEncoder(stream_id, found.record.request.model))
 
@@ -50,18 +50,23 @@ async def read(
 @router.delete("/{stream_id}", status_code=204, responses=native_errors(401, 404, 422))
 async def cancel(stream_id: StreamId, ctx: Ctx, who: Who) -> Response:
     """Stop the generation; its readers get the error `cancelled`. A stream that has ended stays as it is."""
-    await ctx.streams.cancel(_known(stream_id), who.principal)
+    await ctx.streams.cancel(known_id(stream_id), who.principal)
     return Response(status_code=204)
 
 
 @router.get("/{stream_id}/status", responses=native_errors(401, 404, 422))
 async def status(stream_id: StreamId, ctx: Ctx, who: Who) -> StatusAnswer:
     """How far the stream is."""
-    found = await ctx.streams.status(_known(stream_id), who.principal)
+    found = await ctx.streams.status(known_id(stream_id), who.principal)
     return StatusAnswer(**found._asdict())
 
 
-def _known(stream_id: str) -> str:
+def known_id(stream_id: str) -> str:
+    """The id, if it may be one.
+
+    Raises:
+        NotFound
+    """
     if STREAM_ID.fullmatch(stream_id) is None:
         raise NotFound("There is no such stream.")
     return stream_id

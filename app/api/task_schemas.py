@@ -31,7 +31,7 @@ class TaskBody(BaseModel):
     )
 
     kind: Literal["batch"] = Field("batch", description="A batch of prompts, each answered by itself.")
-    prompts: Annotated[list[Prompt], Field(min_length=1, max_length=PROMPTS_MAX)]
+    prompts: Annotated[list[Prompt], Field(min_length=1, max_length=PROMPTS_MAX)] = Field(description="What to answer.")
     model: ModelName | None = None
     system: Annotated[str, Field(max_length=PROMPT_CHARACTERS_MAX)] | None = Field(
         None, description="Instructions that precede each prompt."

@@ -4,9 +4,11 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
+from app.api.access import Guarded, Ticketed
 from app.api.context import Context, Ctx, Wanted, Who, caller, context, resume, upstream_headers
 from app.api.openapi import KEY_HEADER, LAST_HEADER, native_errors, task_events
 from app.api.schemas import UsageAnswer
@@ -14,13 +16,15 @@ from app.api.streams import GONE, StreamId, known_id
 from app.api.task_schemas import ItemAnswer, ItemError, TaskAnswer, TaskBody, TaskResult, TaskStatus
 from app.errors import InvalidCursor, NotFound
 from app.events import Failed, Token
+from app.limits.declared import GENERATE, declared, tier_rates
 from app.providers.base import GenerationRequest
 from app.routing.batch import TASKS, Line, read_lines, split_prompts
 from app.streams.log import START, Cursor, State, StreamRecord, StreamState, parse_id
 from app.streams.reader import PAGE_EVENTS_MAX, Reader
 from app.streams.sse_tasks import TaskEncoder
 
-router = APIRouter(prefix="/api/v1/tasks", tags=["tasks"])
+router = APIRouter(prefix="/api/v1/tasks", tags=["tasks"], route_class=Guarded)
+ticketed = APIRouter(prefix="/api/v1/tasks", tags=["tasks"], route_class=Ticketed)
 
 _STATUS: dict[State, TaskStatus] = {
     "running": "running",
@@ -37,6 +41,7 @@ _STATUS: dict[State, TaskStatus] = {
     responses=native_errors(400, 401, 404, 413, 422, 429, 503),
     openapi_extra=KEY_HEADER,
 )
+@declared.shared_limit(tier_rates, scope=GENERATE)
 async def create(request: Request, body: TaskBody) -> Response:
     """Begin a task. It goes on whatever becomes of this connection, and of the worker that has it."""
     ctx, who = context(request), caller(request)
@@ -61,7 +66,7 @@ async def read(task_id: StreamId, ctx: Ctx, who: Who) -> TaskAnswer:
     return await _answer(ctx, task_id, who.principal)
 
 
-@router.get(
+@ticketed.get(
     "/{task_id}/events",
     response_class=Response,
     responses=task_events() | GONE | native_errors(401, 404, 422, 503),
@@ -150,13 +155,10 @@ def _result(record: StreamRecord, lines: Sequence[Line]) -> TaskResult:
 
 
 def _item(line: Line) -> ItemAnswer:
-    error, usage = line.error, line.usage
+    usage = None if line.usage is None else UsageAnswer(**msgspec.structs.asdict(line.usage))
+    error = None if line.error is None else ItemError(**msgspec.structs.asdict(line.error))
     return ItemAnswer(
-        index=line.index,
-        response=line.response,
-        finish_reason=line.finish_reason,
-        usage=None if usage is None else UsageAnswer(input_tokens=usage.input_tokens, output_tokens=usage.output_tokens),
-        error=None if error is None else ItemError(code=error.code, message=error.message, retryable=error.retryable),
+        index=line.index, response=line.response, finish_reason=line.finish_reason, usage=usage, error=error
     )
 
 

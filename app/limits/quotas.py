@@ -99,12 +99,14 @@ class Quotas:
         rates: Sequence[Limit],
         slot: str,
         request: Wish,
+        answers: int = 1,
     ) -> Hold:
         """Take what a generation may need; the answer's headers say what is left.
 
         Args:
             rates: the request limits of the route.
             slot: names the generation.
+            answers: how many the request asks for, each of which counts as a request and as long as `max_tokens`.
 
         Raises:
             RateLimited: a limit is reached; nothing was taken.
@@ -114,7 +116,11 @@ class Quotas:
         output_max = self.output_max(tier, asked)
         if tier.max_tokens is None and tier.tokens_per_minute is None:
             output_max = None  # what a caller without bounds asks of himself is his upstream's to keep
-        costs = [Cost(limit) for limit in rates]
+        if answers > min((limit.most for limit in rates), default=answers):
+            raise LimitExceeded(f"{answers} requests at once are more than your tier has.")
+        if answers > 1:
+            output_max, asked = output_max and output_max * answers, asked and asked * answers
+        costs = [Cost(limit, answers, answers) for limit in rates]
         input_tokens = 0
         if tier.tokens_per_minute is not None:
             input_tokens = estimate(request.messages)

@@ -53,7 +53,8 @@ _line = msgspec.json.Decoder(Line)
 
 def read_lines(said: str) -> list[Line]:
     """The lines of a batch, as far as it came."""
-    return [_line.decode(line) for line in said.splitlines()]
+    # Not `splitlines`, which knows line ends that JSON may have in its text.
+    return [_line.decode(line) for line in said.split("\n") if line]
 
 
 class Batch:
@@ -110,19 +111,20 @@ class Batch:
 
         def pour(tokens: Sequence[Token]) -> bool:
             nonlocal left
-            left -= sum(len(token.text) for token in tokens)
+            more = sum(len(token.text) for token in tokens)
+            if more > left:
+                return False
+            left -= more
             texts.extend(token.text for token in tokens if token.kind == "content")
-            return left >= 0
+            return True
 
         async with aclosing(self._route.begin(request, "", "waiting", bill).events(pour)) as events:
             async for event in events:
-                if type(event) is Token:
-                    pour((event,))
-                elif type(event) is Reset:
-                    texts.clear()
-                elif type(event) is Done:
+                if type(event) is Done:
                     return "".join(texts), event
-                if left < 0:
+                if type(event) is Reset:
+                    texts.clear()
+                elif type(event) is Token and not pour((event,)):
                     raise LimitExceeded(f"The answer reached its {self._prompt_bytes_max} bytes.")
         raise Internal("The server failed.", detail="an answer that ended without an end")
 

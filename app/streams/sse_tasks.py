@@ -30,7 +30,7 @@ class TaskEncoder:
             self._resumable = not self._resumable
             head = sse("notice", {"resumable": self._resumable}) + head
         if type(event) is Token:
-            item = {"item": msgspec.Raw(event.text.encode())} if event.kind == "content" else {}
+            item = {"item": msgspec.Raw(event.text.rstrip("\n").encode())} if event.kind == "content" else {}
             return head + sse("progress", self._progress("running", event.index) | item)
         if type(event) is Done:
             ended = self._progress("completed", self._total) | {"usage": event.usage, "duration_ms": event.duration_ms}

@@ -2,8 +2,6 @@
 
 import asyncio
 
-import pytest
-
 from app.errors import LogFull
 from tests.contract.conftest import Open
 from tests.contract.logs import Log, Options
@@ -74,10 +72,13 @@ async def test_a_document_is_forgotten_when_its_time_is_over_and_each_write_begi
 
 async def test_a_full_store_refuses_documents_and_has_room_again_once_some_are_gone(opened: Open) -> None:
     log = await opened(Options(bytes_max=4 * 1024 * 1024))
-    keys = [f"k{number}" for number in range(200)]
-    with pytest.raises(LogFull):
-        for key in keys:
-            await put(log, key, b"x" * 100_000)
-    for key in keys:
-        await log.drop_document(key)
+    kept = 0
+    try:
+        for kept in range(200):
+            await put(log, f"k{kept}", b"x" * 100_000)
+    except LogFull:
+        pass
+    assert 5 < kept < 199
+    for number in range(kept):
+        await log.drop_document(f"k{number}")
     await put(log, "last", b"x" * 100_000)

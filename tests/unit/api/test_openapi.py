@@ -10,7 +10,8 @@ import pytest
 import app.api.anthropic_schemas
 import app.api.openai_schemas
 import app.api.schemas
-from app.api.openapi import ANTHROPIC_STREAM, NATIVE_STREAM, OPENAI_STREAM
+import app.api.task_schemas
+from app.api.openapi import ANTHROPIC_STREAM, NATIVE_STREAM, OPENAI_STREAM, TASK_STREAM
 from tests.support.server import AppServer
 from tests.support.sse import decode
 
@@ -21,16 +22,22 @@ STREAMING = {
     ("get", "/api/v1/streams/{stream_id}"),
     ("post", "/v1/chat/completions"),
     ("post", "/v1/messages"),
+    ("get", "/api/v1/tasks/{task_id}/events"),
 }
 # A surface's errors and its example of a stream, by the beginning of its paths; the first that fits.
 SURFACES = {
     "/v1/messages": ("AnthropicErrorAnswer", ANTHROPIC_STREAM),
     "/v1/": ("OpenAIErrorAnswer", OPENAI_STREAM),
+    "/api/v1/tasks": ("ErrorAnswer", TASK_STREAM),
     "/": ("ErrorAnswer", NATIVE_STREAM),
 }
 # OAuth has a shape of its own for errors.
 TOKEN_PATH = "/api/v1/auth/token"
-ALWAYS_STREAMING = {("get", "/api/v1/stream"), ("get", "/api/v1/streams/{stream_id}")}
+ALWAYS_STREAMING = {
+    ("get", "/api/v1/stream"),
+    ("get", "/api/v1/streams/{stream_id}"),
+    ("get", "/api/v1/tasks/{task_id}/events"),
+}
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +57,8 @@ def operations(api: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]
 
 
 def models() -> dict[str, type[pydantic.BaseModel]]:
-    found = {**vars(app.api.schemas), **vars(app.api.openai_schemas), **vars(app.api.anthropic_schemas)}
+    modules = (app.api.schemas, app.api.task_schemas, app.api.openai_schemas, app.api.anthropic_schemas)
+    found = {name: each for module in modules for name, each in vars(module).items()}
     return {
         name: each for name, each in found.items() if isinstance(each, type) and issubclass(each, pydantic.BaseModel)
     }
@@ -87,7 +95,7 @@ def test_every_operation_is_described(api: dict[str, Any]) -> None:
 
 
 def test_every_field_of_a_request_is_described_or_plain(api: dict[str, Any]) -> None:
-    for name in ("GenerateBody", "ChatBody", "SimulatorBody"):
+    for name in ("GenerateBody", "ChatBody", "SimulatorBody", "TaskBody"):
         for field, schema in api["components"]["schemas"][name]["properties"].items():
             told = json.dumps(schema)
             assert "description" in told or "$ref" in told, (name, field)

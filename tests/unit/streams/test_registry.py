@@ -182,7 +182,7 @@ async def test_a_model_that_nobody_serves_starts_nothing(here: Worker) -> None:
         raise ModelNotFound("There is no such model.")
 
     here.routes.clear()
-    here.streams._route = none  # type: ignore[assignment]
+    here.streams._maker = none  # type: ignore[assignment]
     with pytest.raises(ModelNotFound):
         await here.open(Steps(DONE))
     assert here.streams.live == {}
