@@ -2,7 +2,8 @@
 
 import asyncio
 import json
-from contextlib import aclosing
+import sqlite3
+from contextlib import aclosing, closing
 from typing import Any
 
 import pytest
@@ -10,8 +11,12 @@ import pytest
 from app.errors import UpstreamError, UpstreamRejected, UpstreamStalled, UpstreamTimeout
 from app.events import Usage
 from app.providers.langchain import LangChainProvider, RunnableError
+from examples.agent.tools import query_rivers
 from tests.support import runnables
+from tests.support.chain import HOME
 from tests.unit.providers.drive import Outcome, asked, collect
+
+AGENT = HOME / "examples" / "agent"
 
 
 def provider(name: str, **options: Any) -> LangChainProvider:
@@ -136,3 +141,16 @@ async def test_a_reader_who_leaves_stops_the_program() -> None:
 def test_what_cannot_be_run_is_named(path: str, why: str) -> None:
     with pytest.raises(RunnableError, match=why):
         LangChainProvider(path, first_token_seconds=1, idle_seconds=1, total_seconds=1)
+
+
+def test_the_example_s_database_is_what_its_script_makes() -> None:
+    with closing(sqlite3.connect(":memory:")) as made, closing(sqlite3.connect(AGENT / "rivers.sqlite")) as kept:
+        made.executescript((AGENT / "rivers.sql").read_text(encoding="utf-8"))
+        assert list(made.iterdump()) == list(kept.iterdump())
+
+
+@pytest.mark.parametrize(
+    "sql", ["DELETE FROM rivers", "ATTACH ':memory:' AS other", "SELECT load_extension('x')", "no"]
+)
+def test_the_example_s_tool_only_reads(sql: str) -> None:
+    assert query_rivers.invoke({"sql": sql}).startswith("The database refused")
