@@ -1,0 +1,181 @@
+"""The compose stack, without Docker: its files exist, its waits are the ledger's, its containers are closed."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from app.settings import Settings
+from app.timeouts import ledger
+from tests.ops.test_prometheus_rules import promtool
+
+DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
+COMPOSE: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+COLLECTOR: dict[str, Any] = yaml.safe_load((DEPLOY / "otel/collector.yaml").read_text())
+BUILT = {name for name, service in SERVICES.items() if "build" in service}
+
+
+@pytest.fixture(params=sorted(SERVICES))
+def service(request: pytest.FixtureRequest) -> dict[str, Any]:
+    return SERVICES[request.param]
+
+
+def seconds(duration: str) -> float:
+    found = re.fullmatch(r"(\d+)s", duration)
+    assert found, duration
+    return float(found[1])
+
+
+def test_every_service_is_there_in_its_profile() -> None:
+    assert {name: service.get("profiles", []) for name, service in SERVICES.items()} == {
+        "state-owner": [],
+        "nginx-config": [],
+        "exporter": [],
+        "nginx": [],
+        "sluice": [],
+        "redis": ["redis"],
+        "prometheus": ["observe"],
+        "alertmanager": ["observe"],
+        "grafana": ["observe"],
+        "otel-collector": ["tracing"],
+        "jaeger": ["tracing"],
+    }
+
+
+def test_no_container_may_more_than_it_needs(service: dict[str, Any]) -> None:
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert service["pids_limit"] <= 256
+    assert re.fullmatch(r"\d+[mg]", service["mem_limit"])
+    assert service["logging"]["options"]["max-size"]
+    assert "privileged" not in service
+    assert "cap_add" not in service or service is SERVICES["state-owner"]
+
+
+def test_nothing_is_open_to_the_network(service: dict[str, Any]) -> None:
+    assert all(port.startswith("127.0.0.1:") for port in service.get("ports", []))
+    assert COMPOSE["networks"]["inside"] == {"internal": True}
+
+
+def test_images_are_ours_or_have_an_exact_tag() -> None:
+    for name, service in SERVICES.items():
+        image = service["image"]
+        assert (image.endswith(":local")) == (name in BUILT)
+        assert name in BUILT or re.fullmatch(r"[\w./-]+:v?\d+\.\d+\.\d+", image), image
+
+
+def test_every_target_that_is_built_is_a_stage_of_the_dockerfile() -> None:
+    stages = set(re.findall(r"^FROM .+ AS (\w+)$", (DEPLOY / "Dockerfile").read_text(), re.MULTILINE))
+    for name in BUILT:
+        build = SERVICES[name]["build"]
+        assert (DEPLOY / build["context"] / build["dockerfile"]).is_file()
+        assert build["target"] in stages
+
+
+def test_every_file_that_is_mounted_is_there_and_every_volume_declared(service: dict[str, Any]) -> None:
+    for mount in service.get("volumes", []):
+        source, _, rest = mount.partition(":")
+        if source.startswith("."):
+            assert (DEPLOY / source).exists(), source
+            assert rest.endswith(":ro"), mount
+        else:
+            assert source in COMPOSE["volumes"], source
+
+
+def test_stopping_takes_as_long_as_the_ledger_says() -> None:
+    waits = ledger()
+
+    assert seconds(SERVICES["sluice"]["stop_grace_period"]) == waits["pod_grace_seconds"] > waits["kill_seconds"]
+    assert seconds(SERVICES["nginx"]["stop_grace_period"]) == waits["nginx_quit_seconds"]
+    assert SERVICES["nginx"]["stop_signal"] == "SIGQUIT"
+
+
+def test_the_app_drains_before_nginx_ends_and_the_exporter_sees_both() -> None:
+    """Compose stops a service before those that it depends on."""
+    assert {"nginx", "exporter"} <= SERVICES["sluice"]["depends_on"].keys()
+    assert "exporter" in SERVICES["nginx"]["depends_on"]
+
+
+def test_every_setting_is_one() -> None:
+    known = {"PORT", "WORKERS"} | {f"SLUICE_{name.upper()}" for name in Settings.model_fields}
+    for name in ("sluice", "exporter", "nginx-config"):
+        given = {key for key in SERVICES[name]["environment"] if key.startswith(("SLUICE_", "WORKERS", "PORT"))}
+        assert given <= known
+    assert set(re.findall(r"\$\{([A-Z_]+)", (DEPLOY / "compose.yaml").read_text())) <= {
+        *known,
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
+    }
+
+
+def test_app_exporter_and_nginx_configuration_share_their_settings() -> None:
+    """Else NGINX would look for sockets where no worker listens."""
+    shared = SERVICES["exporter"]["environment"]
+
+    assert SERVICES["nginx-config"]["environment"] == shared
+    assert shared.items() <= SERVICES["sluice"]["environment"].items()
+
+
+def test_prometheus_finds_what_it_is_told_to_scrape() -> None:
+    config = yaml.safe_load((DEPLOY / "prometheus/prometheus.yaml").read_text())
+    addresses = {job["job_name"]: job["static_configs"][0]["targets"] for job in config["scrape_configs"]}
+    host, port = addresses["sluice"][0].split(":")
+    (alertmanager,) = config["alerting"]["alertmanagers"][0]["static_configs"][0]["targets"]
+
+    assert "inside" in SERVICES[host]["networks"]
+    assert SERVICES[host]["environment"]["SLUICE_METRICS_BIND"].endswith(f":{port}")
+    assert alertmanager.split(":")[0] in SERVICES
+    assert config["rule_files"] == ["/etc/prometheus/rules/*.yaml"]
+    assert "./prometheus/rules:/etc/prometheus/rules:ro" in SERVICES["prometheus"]["volumes"]
+    result = promtool("check", "config", "--syntax-only", str(DEPLOY / "prometheus/prometheus.yaml"), cwd=DEPLOY)
+    assert result.returncode == 0, result.stderr
+
+
+def test_grafana_finds_its_dashboards_and_its_data() -> None:
+    folder = DEPLOY / "grafana/provisioning"
+    (provider,) = yaml.safe_load((folder / "dashboards/sluice.yaml").read_text())["providers"]
+    sources = yaml.safe_load((folder / "datasources/sluice.yaml").read_text())["datasources"]
+    scrape = yaml.safe_load((DEPLOY / "prometheus/prometheus.yaml").read_text())["global"]["scrape_interval"]
+
+    assert f"./grafana/dashboards:{provider['options']['path']}:ro" in SERVICES["grafana"]["volumes"]
+    home = SERVICES["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]
+    assert (DEPLOY / "grafana/dashboards" / home.removeprefix(f"{provider['options']['path']}/")).is_file()
+    for source in sources:
+        assert re.fullmatch(r"http://(\w+):\d+", source["url"])[1] in SERVICES  # type: ignore[index]
+    assert sources[0]["jsonData"]["timeInterval"] == scrape
+
+
+def test_the_collector_decides_only_when_a_stream_can_be_over() -> None:
+    """Tail sampling's wait begins with a trace's first span; the request's own comes with the stream's end."""
+    wait = seconds(COLLECTOR["processors"]["tail_sampling"]["decision_wait"])
+
+    assert wait >= ledger()["stream_seconds_max"] + 30
+
+
+def test_the_collector_keeps_as_many_traces_as_come_in_its_wait() -> None:
+    sampling = COLLECTOR["processors"]["tail_sampling"]
+    wait, new = seconds(sampling["decision_wait"]), sampling["expected_new_traces_per_sec"]
+    container_mib = int(SERVICES["otel-collector"]["mem_limit"].removesuffix("m"))
+
+    assert sampling["num_traces"] >= wait * new * 1.5
+    # Six spans of 2 KiB.
+    assert sampling["num_traces"] * 6 * 2 / 1024 < COLLECTOR["processors"]["memory_limiter"]["limit_mib"]
+    assert COLLECTOR["processors"]["memory_limiter"]["limit_mib"] < container_mib
+
+
+def test_the_collector_bounds_its_memory_first_and_batches_last() -> None:
+    (pipeline,) = COLLECTOR["service"]["pipelines"].values()
+
+    assert pipeline["processors"] == ["memory_limiter", "tail_sampling", "batch"]
+    for kind in ("receivers", "processors", "exporters"):
+        assert set(pipeline[kind]) == COLLECTOR[kind].keys()
+
+
+def test_the_collector_keeps_every_failure() -> None:
+    policies = {policy["name"]: policy for policy in COLLECTOR["processors"]["tail_sampling"]["policies"]}
+
+    assert policies["errors"]["status_code"] == {"status_codes": ["ERROR"]}
+    assert 0 < policies["one-in-twenty"]["probabilistic"]["sampling_percentage"] <= 5
