@@ -19,14 +19,17 @@ from app.limits.quotas import Quotas
 from app.middleware.access_log import AccessLogMiddleware
 from app.middleware.errors import ErrorsMiddleware
 from app.middleware.request_id import RequestIdMiddleware
+from app.observability.figures import figures
 from app.observability.logging import configure_logging
 from app.pod import Identity
 from app.routing.batch import TASKS, Batch
 from app.routing.maker import Maker
 from app.routing.route import Route
 from app.routing.routes import routes_of
+from app.sampler import Sampler
 from app.settings import Settings, load_settings
 from app.streams.backends import is_shared, open_backend
+from app.streams.books import Books
 from app.streams.drain import Drain
 from app.streams.follower import Follower
 from app.streams.keeper import Keeper
@@ -47,7 +50,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         SystemExit: the models file names a program that cannot be used here.
     """
     settings = settings or load_settings()
-    configure_logging(settings.log_level)
+    lines = configure_logging(settings.log_level)
     # Under Gunicorn the master has read the file: a worker that is born between two reloads must not read another one.
     catalog = adopted() or load_catalog(settings.config)
     credentials = adopted_credentials() or read_credentials(settings, catalog)
@@ -74,7 +77,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         )
         entrance = await _open_entrance(Entrance(settings, catalog, credentials), streams)
         app.state.access = entrance.access
-        streams.accounts.append(entrance.access.quotas.settle)
+        streams.accounts += [
+            entrance.access.quotas.settle,
+            Books(is_shared(url), lambda: identity.pod.draining).enter,
+        ]
         streams.driver.extend = entrance.access.quotas.extend
         follower = Follower(streams, settings.lease_seconds)
         streams.follow = follower.follow
@@ -84,6 +90,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         keeper = Keeper(streams, follower, settings.lease_seconds, identity.newly_dead)
         await keeper.start()
         keeping = asyncio.create_task(keeper.run(), name="keeper")
+        sampler = Sampler(streams, drain, routes, entrance.limiter, lines, getattr(app.state, "figure_files", None))
+        figures.allow("tenant", _names(settings.metrics_tenants))
+        sampling = asyncio.create_task(sampler.run(), name="sampler")
         yield
         # What is produced first, since it writes to the log and holds upstreams' connections; then what is under it.
         drain.begin()
@@ -94,6 +103,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         for route in routes.values():
             await route.aclose()
         await backend.aclose()
+        sampling.cancel()
+        sampler.write()
 
     app = FastAPI(
         title="Sluice",
@@ -157,6 +168,10 @@ def _context(settings: Settings, models: tuple[str, ...], streams: Streams, drai
         grace_seconds=settings.grace_seconds,
         simulator_options=settings.environment == "development",
     )
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def _maker(routes: dict[str, Route], settings: Settings, record: StreamRecord) -> Maker:

@@ -63,6 +63,20 @@ class Settings(BaseSettings):
         Path("var"), description="Folder for sockets, NGINX's temporary files and everything else that is written."
     )
     metrics_bind: str = Field("127.0.0.1:9464", description="Where the exporter serves /metrics and /livez.")
+    metrics_dir: Path | None = Field(
+        None,
+        description="Folder of the files in which workers keep their figures, best in memory; "
+        "by default `metrics` in the state folder. `make run` puts it below /dev/shm.",
+    )
+    metrics_tenants: str = Field(
+        "", description="Principals that metrics tell apart, with commas; all others are `other`."
+    )
+    nginx_status: Path | None = Field(
+        None, description="NGINX's Unix socket for its status; by default `nginx/status.sock` in the state folder."
+    )
+    certificate_file: Path | None = Field(
+        None, description="Certificate of the address that clients use, in PEM; metrics say when it is over."
+    )
     stream_log: str = Field(
         "", description="memory://, lmdb:///folder, redis://…, rediss://…; by default lmdb in the state folder."
     )
@@ -127,6 +141,16 @@ class Settings(BaseSettings):
         if self.stream_log_url.startswith("lmdb:"):
             return f"lmdb://{self.state_dir.absolute() / 'limits'}"
         return self.stream_log_url
+
+    @property
+    def metrics_path(self) -> Path:
+        """The folder of the workers' figures, also where nothing was said."""
+        return self.metrics_dir or self.state_dir.absolute() / "metrics"
+
+    @property
+    def nginx_status_path(self) -> Path:
+        """The socket of NGINX's status, also where nothing was said."""
+        return self.nginx_status or self.state_dir.absolute() / "nginx" / "status.sock"
 
     @property
     def token_key_path(self) -> Path:

@@ -17,6 +17,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from time import monotonic
 from typing import Any
 
@@ -25,6 +26,8 @@ from gunicorn.arbiter import Arbiter
 from uvicorn import Server
 from uvicorn_worker import UvicornWorker
 
+from app.observability import places
+from app.observability.figure_files import FigureFiles
 from app.observability.logging import adopt_stdlib_logger
 from app.pod import Identity, Pod
 from app.protocol import SluiceProtocol
@@ -112,6 +115,7 @@ class SluiceWorker(UvicornWorker):  # type: ignore[misc]
     identity: Identity
     master_signals: "queue.SimpleQueue[int]"
     drain_seconds: float = 60
+    metrics_dir: Path | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -151,6 +155,7 @@ class SluiceWorker(UvicornWorker):  # type: ignore[misc]
     async def _serve(self) -> None:
         self.config.app = self.wsgi
         self.wsgi.state.identity = self.identity
+        self.wsgi.state.figure_files = self._figure_files()
         server = DrainServer(self.config, self.wsgi, self.drain_seconds)
         self._install_sigquit_handler()
         own = self.slots.socket(self.slot) if self.slots else None
@@ -163,6 +168,16 @@ class SluiceWorker(UvicornWorker):  # type: ignore[misc]
                 own.withdraw()
         if not server.started:
             sys.exit(Arbiter.WORKER_BOOT_ERROR)
+
+    def _figure_files(self) -> FigureFiles | None:
+        """Where this worker's figures go: it serves without them where that is nowhere."""
+        if self.metrics_dir is None:
+            return None
+        try:
+            return FigureFiles(places.claim(self.metrics_dir))
+        except OSError as error:
+            log.error("no place for metrics, this worker has none", folder=str(self.metrics_dir), reason=str(error))
+            return None
 
     async def _run_server(self, server: DrainServer, own: SlotSocket | None) -> None:
         begin, finish = server.startup, server.shutdown

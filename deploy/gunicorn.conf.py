@@ -6,6 +6,7 @@ import structlog
 
 from app.catalog import CatalogError, adopt, adopted, load_catalog
 from app.entrance import adopt_credentials, adopted_credentials, read_credentials
+from app.observability import places
 from app.observability.logging import GunicornLogger
 from app.pod import Pod
 from app.settings import SettingsError, load_settings
@@ -36,6 +37,7 @@ workers = settings.workers
 # With a socket for each worker the master listens nowhere.
 bind = [] if settings.socket_dir else [settings.bind]
 SluiceWorker.drain_seconds = settings.drain_seconds
+SluiceWorker.metrics_dir = settings.metrics_path
 if settings.socket_dir:
     # A reload runs this file again: the workers before it and those after it have to share the same memory.
     SluiceWorker.slots = SluiceWorker.slots or Slots(settings.socket_dir, settings.workers)
@@ -66,6 +68,11 @@ loglevel = settings.log_level
 
 # The same memory after a reload, as with the slots.
 pod = SluiceWorker.pod = SluiceWorker.pod or Pod()
+
+
+def on_starting(_server):
+    """Count from nothing, as every process that starts anew; what workers still hold that drain is theirs."""
+    places.clear(settings.metrics_path)
 
 
 def when_ready(server):

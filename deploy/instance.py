@@ -1,6 +1,7 @@
 """One running Sluice: its folders, its supervisor, and its life from start to stop."""
 
 import contextlib
+import hashlib
 import http.client
 import math
 import os
@@ -8,6 +9,7 @@ import pwd
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import time
@@ -21,6 +23,7 @@ from deploy.relay import Relay
 from deploy.supervisor_client import Supervisor
 
 HOME = Path(__file__).resolve().parent.parent
+MEMORY = Path("/dev/shm")  # noqa: S108 - the file system in memory, where there is one
 LOG_BYTES_MAX = 64 * 1024 * 1024
 READY_CALL_SECONDS_MAX = 2.0
 OUTPUT_SECONDS_MAX = 2.0
@@ -43,6 +46,7 @@ class Instance:
         self.state_dir = settings.state_dir.resolve()
         self.run_dir = self.state_dir / "run"
         self.prefix = self.state_dir / "nginx"
+        self.metrics_dir = settings.metrics_dir or _folder_in_memory(self.state_dir) or settings.metrics_path
         self.sockets = worker_sockets(settings)
         self.metrics_address = preflight.split_address("SLUICE_METRICS_BIND", settings.metrics_bind)
         self._nginx = nginx
@@ -57,6 +61,7 @@ class Instance:
         """Writes the configuration; what an earlier run may have left is removed."""
         self._remove_traces()
         self.run_dir.mkdir(mode=0o700)
+        self.metrics_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         main = nginx_config.render(
             self.prefix,
             nginx_config.values(
@@ -154,6 +159,8 @@ class Instance:
 
     def _remove_traces(self) -> None:
         shutil.rmtree(self.run_dir, ignore_errors=True)
+        if self.settings.metrics_dir is None:  # in a folder of the operator's may be anything
+            shutil.rmtree(self.metrics_dir, ignore_errors=True)
         (self.prefix / "nginx.pid").unlink(missing_ok=True)
 
     def _environment(self) -> dict[str, str]:
@@ -161,6 +168,7 @@ class Instance:
         return config | {
             "SLUICE_STATE_DIR": str(self.state_dir),
             "SLUICE_SOCKET_DIR": str(self.run_dir),
+            "SLUICE_METRICS_DIR": str(self.metrics_dir),
             # As we counted, so that NGINX's list of sockets and the workers agree.
             "WORKERS": str(self.settings.workers),
             "PYTHONUNBUFFERED": "1",
@@ -171,6 +179,19 @@ class Instance:
             "RUN_NGINX_GLOBALS": self._nginx_globals,
             "RUN_GUNICORN_STOP_SECONDS": str(self._gunicorn_stop_seconds()),
         }
+
+
+def _folder_in_memory(state_dir: Path) -> Path | None:
+    """Where the workers' figures wait for no disk: a page that is just being written back holds up who writes to it."""
+    name = hashlib.blake2b(os.fsencode(state_dir), digest_size=6).hexdigest()
+    folder = MEMORY / f"sluice-{os.geteuid()}-{name}"
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        status = folder.lstat()
+    except OSError:
+        return None
+    # Of that name, anybody may have made something before.
+    return folder if stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid() else None
 
 
 def worker_sockets(settings: Settings) -> list[Path]:

@@ -15,9 +15,11 @@ from starlette.types import Scope
 
 from app.api.access import declared_limits, principal
 from app.api.schemas import SimulatorBody
-from app.errors import Forbidden, InvalidRequest, NotFound
+from app.errors import Forbidden, InvalidRequest, NotFound, SluiceError
 from app.limits.account import Limit
 from app.limits.quotas import Quotas
+from app.observability.figures import figures
+from app.observability.metrics import STREAMS
 from app.providers.base import Fault, GenerationRequest, SimulatorOptions
 from app.routing.batch import TASKS
 from app.routing.ways import Readers
@@ -26,6 +28,7 @@ from app.security.principal import Principal
 from app.streams.answer import Answer
 from app.streams.grant import Grant
 from app.streams.log import START, Cursor, OnDisconnect, StreamRecord, parse_id
+from app.streams.outcome import OURS, outcome_of_code
 from app.streams.reader import Reader
 from app.streams.registry import Streams
 from app.streams.response import BatchResponse, StreamResponse, Terms
@@ -222,8 +225,10 @@ class Wanted:
         hold = await quotas.take(who.scope, who.identity, who.limits, key or stream_id, self.request, self.answers)
         try:
             record = await self.ctx.streams.open(self._draft(stream_id, key, hold.grant), readers)
-        except BaseException:
+        except BaseException as error:
             quotas.cancel(hold)
+            if isinstance(error, SluiceError) and (outcome := outcome_of_code(error.code)) in OURS:
+                figures.add(STREAMS, 1, self.request.model, self.surface, outcome)
             raise
         if record.stream_id != stream_id:
             quotas.cancel(hold)

@@ -12,6 +12,8 @@ from starlette.types import Scope
 
 from app.errors import Internal, InvalidRequest, SluiceError
 from app.events import Failed
+from app.observability.figures import figures
+from app.observability.metrics import REFUSED
 from app.scope import note, request_id
 from app.streams.sse import openai_error, sse
 from app.streams.sse_anthropic import anthropic_error
@@ -80,6 +82,7 @@ def _ask_again(failed: Failed) -> Response:
 
 async def _sluice_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, SluiceError)
+    figures.add(REFUSED, 1, error.code)
     return _answer(error.as_event(), request.scope)
 
 

@@ -1,14 +1,18 @@
-"""One line for each request, written when its answer ends; a stream's line says how the stream ended."""
+"""One line and one count for each request, when its answer ends; a stream's line says how the stream ended."""
 
 from time import monotonic
 
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.observability.figures import OTHER, figures
+from app.observability.metrics import REQUEST_SECONDS, REQUESTS
 from app.scope import note
 
 log = structlog.get_logger("access")
 
+METHODS = frozenset({"GET", "POST", "DELETE", "OPTIONS", "HEAD"})
+CLIENT_LEFT = 499  # NGINX's word for it: no answer had begun
 # Probes come several times a second from every side and say nothing while they succeed.
 QUIET_PATHS = frozenset({"/livez", "/readyz"})
 
@@ -35,6 +39,7 @@ class AccessLogMiddleware:
         try:
             await self._app(scope, receive, send_and_see)
         finally:
+            _count(scope, status, monotonic() - started)
             if scope["path"] not in QUIET_PATHS or status >= 400:
                 log.info(
                     "request",
@@ -45,6 +50,16 @@ class AccessLogMiddleware:
                     duration_ms=round((monotonic() - started) * 1000, 1),
                     **note(scope),
                 )
+
+
+def _count(scope: Scope, status: int, seconds: float) -> None:
+    # Set by the router, in this very scope; the path itself may have anything in it.
+    route = getattr(scope.get("route"), "path", OTHER)
+    method = scope["method"] if scope["method"] in METHODS else OTHER
+    figures.add(REQUESTS, 1, route, method, str(status or CLIENT_LEFT))
+    if "stream_id" not in note(scope):
+        # A stream's time is that of its tokens: in here it would burn an objective for latency.
+        figures.observe(REQUEST_SECONDS, seconds, route)
 
 
 def _client(scope: Scope) -> str | None:

@@ -4,65 +4,41 @@
 second beside its socket. It asks no worker anything, so that a hung one cannot hang the probe.
 """
 
+import gzip
 import json
-import os
 import socket
 import sys
-import time
-from collections.abc import Iterable
+from collections.abc import Mapping
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from prometheus_client import CollectorRegistry, Metric
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
-from prometheus_client.multiprocess import MultiProcessCollector
 
+from app.observability.families import OwnFigures, WorkerFigures, beat_ages
 from app.settings import Settings, SettingsError, load_settings
-from app.version import VERSION
 
 # Gunicorn's own watchdog ends a worker after this time (`timeout`): later, the probe would only repeat it.
 BEAT_AGE_SECONDS_MAX = 30.0
 # A client that is silent for this long loses its thread.
 CLIENT_SECONDS_MAX = 5.0
+GZIP_LEVEL = 3
 
 
-class BuildInfo:
-    """What runs here. A collector, as a `Gauge` would turn into a file per process in multiprocess mode."""
-
-    def collect(self) -> Iterable[Metric]:
-        info = GaugeMetricFamily("sluice_build_info", "Version that runs, as a label; always 1.", labels=["version"])
-        info.add_metric([VERSION], 1)
-        yield info
-
-
-def build_registry(multiprocess_dir: str | None) -> CollectorRegistry:
-    """Everything that is served; with a folder, what the workers keep in its files."""
+def build_registry(settings: Settings) -> CollectorRegistry:
+    """Everything that is served."""
     registry = CollectorRegistry()
-    registry.register(BuildInfo())
-    if multiprocess_dir:
-        MultiProcessCollector(registry, path=multiprocess_dir)  # type: ignore[no-untyped-call]
+    registry.register(WorkerFigures(settings.metrics_path))
+    ages = partial(beat_ages, settings.socket_dir, settings.workers)
+    registry.register(OwnFigures(settings.workers, ages, settings.nginx_status_path, settings.certificate_file))
     return registry
 
 
-def stale_slots(socket_dir: Path | None, workers: int, now: float) -> list[int]:
+def stale_slots(ages: Mapping[int, float]) -> list[int]:
     """The slots whose worker has given no sign of life for too long, or never."""
-    if socket_dir is None:
-        return []
-
-    # A worker that has only just made its socket has yet to beat.
-    def seen_at(slot: int) -> float:
-        return max(_changed_at(socket_dir / f"worker-{slot}.{kind}") for kind in ("beat", "sock"))
-
-    return [slot for slot in range(1, workers + 1) if now - seen_at(slot) > BEAT_AGE_SECONDS_MAX]
-
-
-def _changed_at(file: Path) -> float:
-    try:
-        return file.stat().st_mtime
-    except FileNotFoundError:
-        return 0.0
+    return [slot for slot, age in ages.items() if age > BEAT_AGE_SECONDS_MAX]
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -80,9 +56,9 @@ class Handler(BaseHTTPRequestHandler):
         match urlsplit(self.path).path:
             case "/metrics":
                 encode, content_type = choose_encoder(self.headers.get("Accept", ""))
-                self._answer(200, content_type, encode(self.registry))
+                self._answer(200, content_type, encode(self.registry), compress="gzip" in self._encodings)
             case "/livez":
-                stale = stale_slots(self.socket_dir, self.workers, time.time())
+                stale = stale_slots(beat_ages(self.socket_dir, self.workers))
                 self._answer_json(503 if stale else 200, {"status": "stale" if stale else "ok", "stale_slots": stale})
             case _:
                 self._answer_json(404, {"error": {"code": "not_found", "message": "Try /metrics or /livez."}})
@@ -93,9 +69,17 @@ class Handler(BaseHTTPRequestHandler):
     def _answer_json(self, status: int, body: dict[str, object]) -> None:
         self._answer(status, "application/json", json.dumps(body).encode())
 
-    def _answer(self, status: int, content_type: str, body: bytes) -> None:
+    @property
+    def _encodings(self) -> str:
+        return str(self.headers.get("Accept-Encoding", ""))
+
+    def _answer(self, status: int, content_type: str, body: bytes, compress: bool = False) -> None:
         self.send_response(status)
         self.send_header("Content-Type", content_type)
+        if compress:
+            # A text of many lines that are nearly the same: a tenth of it is left.
+            body = gzip.compress(body, GZIP_LEVEL)
+            self.send_header("Content-Encoding", "gzip")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
@@ -112,7 +96,7 @@ def make_server(settings: Settings) -> ThreadingHTTPServer:
         "BoundHandler",
         (Handler,),
         {
-            "registry": build_registry(os.environ.get("PROMETHEUS_MULTIPROC_DIR")),
+            "registry": build_registry(settings),
             "socket_dir": settings.socket_dir,
             "workers": settings.workers,
         },

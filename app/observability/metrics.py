@@ -130,7 +130,9 @@ REQUESTS = _counter("sluice_requests_total", "HTTP requests that were answered."
 REQUEST_SECONDS = _histogram(
     "sluice_request_duration_seconds", "Duration of requests that read no stream.", REQUEST, "route"
 )
-REFUSED = _counter("sluice_refused_total", "Requests for a stream that were refused before it began.", "reason")
+REFUSED = _counter(
+    "sluice_refused_total", "Requests that were refused with an error, before they had a stream.", "reason"
+)
 
 # Streams
 
@@ -154,7 +156,7 @@ TOKEN_SECONDS = _histogram(
 )
 GAP_SECONDS_MAX = _histogram("sluice_stream_max_gap_seconds", "Longest silence inside a stream.", GAP, "model")
 STREAM_SECONDS = _histogram("sluice_stream_duration_seconds", "From the request to a stream's end.", DURATION, "model")
-EVENTS = _counter("sluice_events_total", "Events of streams that were delivered, counted as they are.")
+EVENTS = _counter("sluice_events_total", "Events of streams that went into the log, counted as they do.")
 TOKENS = _counter("sluice_tokens_total", "Tokens, as upstreams count them, at a stream's end.", "model", "direction")
 COST = _counter("sluice_cost_total", "Cost by the configured prices, in their currency.", "model")
 TENANT_STREAMS = _counter("sluice_tenant_streams_total", "Generations that ended, by tenant.", "tenant", "outcome")

@@ -5,6 +5,8 @@ from functools import partial
 from time import monotonic
 
 from app.events import Done, Token
+from app.observability.figures import figures
+from app.observability.metrics import ATTEMPTS, UPSTREAM_FIRST_TOKEN, UPSTREAM_WAIT
 from app.providers.base import GenerationRequest
 from app.routing.bill import Bill, Item, words
 from app.routing.pump import Pump
@@ -29,6 +31,8 @@ class Attempt:
         self.target = target
         self.item = Item(target.name, target.price, words(request.messages))
         self.pump: Pump | None = None
+        self.outcome = "given_up"
+        """`ok`, or the code of the error that it failed with; until then nobody has waited for its end."""
         self.events: AsyncGenerator[Token | Done, None] = target.provider.generate(request, partial(pour, self))
         self._bill = bill
         self._begun_at: float | None = None
@@ -40,7 +44,11 @@ class Attempt:
         Raises:
             UpstreamUnavailable: there is none.
         """
-        await self.target.gate.enter()
+        asked_at = monotonic()
+        try:
+            await self.target.gate.enter()
+        finally:
+            figures.observe(UPSTREAM_WAIT, monotonic() - asked_at, self.target.name)
         self._begun_at = monotonic()
         self.target.breaker.enter(self)
         self._bill.items.append(self.item)
@@ -56,10 +64,13 @@ class Attempt:
         """Its first token is there."""
         assert self._begun_at is not None
         self.target.breaker.answered()
-        self.target.answered_after(monotonic() - self._begun_at)
+        seconds = monotonic() - self._begun_at
+        self.target.answered_after(seconds)
+        figures.observe(UPSTREAM_FIRST_TOKEN, seconds, self.target.name)
 
-    def failed(self, verdict: Verdict, retry_after_seconds: float | None) -> None:
+    def failed(self, code: str, verdict: Verdict, retry_after_seconds: float | None) -> None:
         """It failed by itself."""
+        self.outcome = code
         if verdict.counts:
             self.target.breaker.failed(self)
         if retry_after_seconds:
@@ -75,6 +86,7 @@ class Attempt:
             if self.pump is not None:
                 await self.pump.aclose()  # a generator that nobody began to read closes nothing
         finally:
+            figures.add(ATTEMPTS, 1, self.target.name, self.outcome)
             if self._begun_at is not None:
                 self.target.breaker.leave(self)
                 self.target.gate.leave()

@@ -12,6 +12,8 @@ import structlog
 
 from app.errors import InvalidRequest, SluiceError, UpstreamError, UpstreamTruncated, UpstreamUnavailable
 from app.events import Done, Reset, Token, Usage
+from app.observability.figures import figures
+from app.observability.metrics import FAILOVERS, RESCUES, RETRIES
 from app.providers.base import GenerationRequest, Pour
 from app.routing.attempt import Attempt
 from app.routing.bill import Bill
@@ -49,6 +51,7 @@ class Attempts:
         self._said = Said(said)
         self._ways = route.ways_after_takeover if said else route.ways
         self._failure: SluiceError | None = LOST if said else None
+        self._failed_with: str | None = None
         self._pour: Pour
         # Of the attempt that runs.
         self._attempt: Attempt | None = None
@@ -67,6 +70,7 @@ class Attempts:
         self._pour = pour
         while True:
             way, target = await self._next()
+            self._count(way, target)
             if way == "reset" and self._failure is not None:
                 self._said = Said()
                 yield Reset(self._failure.code)
@@ -120,6 +124,17 @@ class Attempts:
             ways = tuple(way for way in ways if way != "reset")
         # Half a tool call cannot be gone on with: its other half would be of another call.
         return tuple(way for way in ways if way == "reset") if self._said.called else ways
+
+    def _count(self, way: Way, target: Target) -> None:
+        """What kind of attempt is about to begin."""
+        if way != "start":
+            figures.add(RESCUES, 1, way)
+        if self._failed_with is None or self._attempt is None:
+            return
+        if target is self._attempt.target:
+            figures.add(RETRIES, 1, target.name, self._failed_with)
+        else:
+            figures.add(FAILOVERS, 1, self._request.model, self._failed_with)
 
     async def _begin(self, way: Way, target: Target) -> Attempt | None:
         """Ask an upstream; None where it has no place."""
@@ -222,6 +237,7 @@ class Attempts:
         self._attempt.answered()
 
     def _done(self, done: Done, attempt: Attempt, way: Way) -> Done:
+        attempt.outcome = "ok"
         attempt.item.usage = usage = done.usage
         if way == "continue" and attempt.target.prefill != "whole":
             # The upstream read what the reader counts as written.
@@ -268,8 +284,10 @@ class Attempts:
             detail=error.detail,
         )
         self._course.failed(target, verdict, error.retry_after_seconds)
-        attempt.failed(verdict, error.retry_after_seconds)
+        attempt.failed(error.code, verdict, error.retry_after_seconds)
+        self._failed_with = error.code
         if self._delivered:
+            self._bill.rescued = True
             # What this attempt said is the reader's: from here on it is this failure that has to be mended.
             self._failure, self._ways = error, self._route.ways
         elif not self._said.anything and not (isinstance(error, UpstreamUnavailable) and self._failure):

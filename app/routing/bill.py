@@ -33,10 +33,11 @@ class Item:
 
 @dataclass
 class Bill:
-    """All attempts of one stream on this worker."""
+    """All attempts of one stream on this worker. `rescued`: one of them failed in the middle of its answer."""
 
     stream_id: str
     items: list[Item] = field(default_factory=list)
+    rescued: bool = False
 
     @property
     def usage(self) -> Usage:

@@ -21,6 +21,8 @@ class Gate:
         self._queue_max = queue_max
         self._queue_seconds = queue_seconds
         self.waiting = 0
+        self.taken = 0
+        """Requests that run."""
 
     @property
     def free(self) -> bool:
@@ -35,6 +37,7 @@ class Gate:
         """
         if self.free:
             await self._places.acquire()
+            self.taken += 1
             return
         if self.waiting >= self._queue_max:
             raise _full()
@@ -42,6 +45,7 @@ class Gate:
         try:
             async with asyncio.timeout(self._queue_seconds):
                 await self._places.acquire()
+            self.taken += 1
         except TimeoutError:
             raise _full() from None
         finally:
@@ -49,6 +53,7 @@ class Gate:
 
     def leave(self) -> None:
         """Give the place back."""
+        self.taken -= 1
         self._places.release()
 
 

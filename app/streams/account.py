@@ -15,6 +15,7 @@ class Account(NamedTuple):
         cost: of the same; None where no price is configured.
         grant: what the stream took of its principal's account.
         first_token_seconds: None when there was none.
+        rescued: an upstream failed in the middle of the answer.
     """
 
     stream_id: str
@@ -30,6 +31,7 @@ class Account(NamedTuple):
     first_token_seconds: float | None
     seconds: float
     grant: Grant | None = None
+    rescued: bool = False
 
     def fields(self) -> dict[str, Any]:
         """For the log."""

@@ -6,11 +6,14 @@ the same turn of the event loop, and under load commits grow by themselves. A ti
 
 import asyncio
 from collections.abc import Sequence
+from time import monotonic
 
 import structlog
 
 from app.errors import LimitExceeded, LogUnavailable
 from app.events import ENDS, Event
+from app.observability.figures import figures
+from app.observability.metrics import COMMIT_EVENTS, COMMIT_SECONDS
 from app.streams.generation import Generation
 from app.streams.log import Append, AppendResult, Cursor, StreamLog
 
@@ -38,6 +41,9 @@ class Committer:
         self._committing: asyncio.Task[None] | None = None
         self._returning: asyncio.Task[None] | None = None
         self._away = False
+        self._seconds, self._sizes = figures.tally(COMMIT_SECONDS), figures.tally(COMMIT_EVENTS)
+        self.events = self.unlogged_events = 0
+        """How many were delivered, and how many of those without an id."""
 
     @property
     def available(self) -> bool:
@@ -98,11 +104,22 @@ class Committer:
         self._settled.set()
 
     def _append_nowait(self, batch: Sequence[Append]) -> list[AppendResult] | None:
+        begun = monotonic()
         try:
-            return self._log.append_nowait(batch)
+            results = self._log.append_nowait(batch)
         except Exception:
             log.exception("stream log failed")
             return None
+        if results is not None:
+            self._count(batch, begun)
+        return results
+
+    def _count(self, batch: Sequence[Append], begun: float) -> None:
+        """A commit is done."""
+        events = len(batch[0].events) if len(batch) == 1 else sum([len(append.events) for append in batch])
+        self._seconds.add(monotonic() - begun)
+        self._sizes.add(events)
+        self.events += events
 
     async def _commit_later(self, generations: Sequence[Generation], batch: Sequence[Append]) -> None:
         try:
@@ -134,12 +151,15 @@ class Committer:
         """Those that the log knows; the others began while it was away, and are delivered at once."""
         for generation in generations:
             while not generation.fence and generation.pending:
-                generation.deliver_unlogged(generation.take_pending().events)
+                self._deliver_unlogged(generation, generation.take_pending())
         return [generation for generation in generations if generation.fence]
 
     async def _append(self, batch: Sequence[Append]) -> list[AppendResult] | None:
+        begun = monotonic()
         try:
-            return await self._log.append(batch)
+            results = await self._log.append(batch)
+            self._count(batch, begun)
+            return results
         except LogUnavailable as error:
             if not self._away:
                 log.warning("stream log does not answer", detail=error.detail or error.message)
@@ -179,7 +199,11 @@ class Committer:
             kept.append(append)
             while sum(len(older.events) for older in kept) > BACKLOG_EVENTS_MAX:
                 kept.pop(0)  # the hole that this leaves in the log is found by whoever reads across it
-            generation.deliver_unlogged(append.events)
+            self._deliver_unlogged(generation, append)
+
+    def _deliver_unlogged(self, generation: Generation, append: Append) -> None:
+        self.unlogged_events += len(append.events)
+        generation.deliver_unlogged(append.events)
 
     async def _await_return(self) -> None:
         while self._backlog:

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 import structlog
 
 from app.errors import LogUnavailable
+from app.observability.figures import figures
+from app.observability.metrics import RELEASED
 from app.streams.connection import Connection
 from app.streams.registry import LiveStream, Streams
 
@@ -53,6 +55,11 @@ class Drain:
         self._staying.discard(connection)
 
     @property
+    def readers(self) -> int:
+        """Connections that read a stream."""
+        return len(self._movable) + len(self._staying)
+
+    @property
     def idle(self) -> bool:
         """Nobody reads here and nothing is produced."""
         return not (self._movable or self._staying or self._streams.owned)
@@ -71,6 +78,7 @@ class Drain:
         self._streams.takes_over = False
         left = self._streams.owned
         if left:
+            figures.add(RELEASED, len(left))
             log.warning("drain deadline reached, streams are released", streams=len(left))
         stopping = [task for live in left if (task := self._stop(live)) is not None]
         if stopping:

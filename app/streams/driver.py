@@ -52,6 +52,7 @@ class Driver:
         bill = Bill(generation.record.stream_id)
         try:
             end = await self._end(generation, maker, readers, bill)
+            generation.rescued = bill.rescued
             self._committer.add(generation, end)
         finally:
             self._account(_account(generation, bill))
@@ -136,7 +137,8 @@ def _account(generation: Generation, bill: Bill) -> Account:
         input_tokens=usage.input_tokens,
         output_tokens=usage.output_tokens,
         cost=bill.cost,
-        first_token_seconds=generation.first_token_seconds,
+        first_token_seconds=generation.pace.first_token_seconds,
         seconds=monotonic() - generation.started,
         grant=generation.grant,
+        rescued=bill.rescued,
     )

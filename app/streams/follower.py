@@ -8,6 +8,8 @@ import structlog
 
 from app.errors import CursorGone, LogUnavailable, NotFound, ProducerLost, SluiceError
 from app.events import Event, Failed, Reset, Token
+from app.observability.figures import figures
+from app.observability.metrics import TAKEOVERS
 from app.streams.generation import Generation
 from app.streams.log import START, Cursor, StreamRecord, StreamState, check_contiguous
 from app.streams.packing import Unreadable
@@ -149,6 +151,7 @@ class Follower:
             self._unwanted[record.stream_id] = fence
             raise
         end = self._end(record, state, said) if go_on else LOST
+        figures.add(TAKEOVERS, 1, "continued" if end is None else "ended")
         if end is None:
             self._streams.produce(live, fence, said.text, said.content_tokens)
         else:

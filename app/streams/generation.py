@@ -8,7 +8,12 @@ from collections.abc import Callable, Sequence
 from time import monotonic
 
 from app.events import ENDS, Event, Failed, Reset, Terminal, Token
+from app.observability.figures import figures
+from app.observability.metrics import RESETS, STREAMS
+from app.routing.batch import TASKS
 from app.streams.log import Append, Cursor, StreamRecord
+from app.streams.outcome import outcome_of
+from app.streams.pace import Pace
 from app.streams.tail import Entry, Tail
 
 
@@ -37,7 +42,9 @@ class Generation:
         self.fence = fence
         self.said = said
         self.started = monotonic()
-        self.first_token_seconds: float | None = None
+        self.pace = Pace(record.request.model, self.started if fence <= 1 else None, record.surface != TASKS)
+        self.rescued = False
+        """Whether an upstream failed in the middle of the answer."""
         self.content_tokens = content_tokens
         self.ended = False
         self.end: Terminal | None = None
@@ -56,11 +63,10 @@ class Generation:
             if event.kind == "content":
                 self.content_tokens += 1
                 event = Token(event.text, index=self.content_tokens)
-            if self.first_token_seconds is None:
-                self.first_token_seconds = monotonic() - self.started
         elif type(event) is Reset:
             self.content_tokens = 0
             self._resets += 1
+            figures.add(RESETS, 1, event.reason)
         elif isinstance(event, ENDS):
             self.ended, self.end = True, event
         self.pending.append(event)
@@ -105,8 +111,16 @@ class Generation:
 
     def _deliver(self, entries: list[Entry]) -> None:
         self.tail.extend(entries)
+        self.pace.delivered(entries)
         if self.tail.ended:
+            self._count_end()
             self._on_over()
+
+    def _count_end(self) -> None:
+        assert self.end is not None
+        outcome = outcome_of(self.end, self.rescued)
+        figures.add(STREAMS, 1, self.record.request.model, self.record.surface, outcome)
+        self.pace.ended(outcome)
 
     def logged_after_all(self, append: Append) -> None:
         """What readers had without ids has got its ids."""

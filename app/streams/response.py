@@ -14,8 +14,10 @@ from typing import Any
 from starlette.responses import JSONResponse, Response
 from starlette.types import Message, Receive, Scope, Send
 
-from app.errors import SluiceError
+from app.errors import CursorGone, SluiceError
 from app.events import Done, Event, Failed, Reset, Token
+from app.observability.figures import figures
+from app.observability.metrics import HEARTBEATS, READERS, RESUMES
 from app.scope import Wire, note, wire
 from app.streams.answer import Answer
 from app.streams.connection import Connection, ReaderStuck
@@ -72,7 +74,7 @@ class ReaderResponse(Response, ABC):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         terms = self._terms
         delivery = Delivery()
-        reader = await self._open_reader()
+        reader = await self._open()
         connection = Connection(receive, send, terms.heartbeat_seconds, terms.send_seconds, wire(scope))
         terms.drain.enter(connection, self._resumable)
         outcome = "server_error"
@@ -86,6 +88,14 @@ class ReaderResponse(Response, ABC):
             terms.drain.leave(connection)
             terms.streams.detach(reader)
             delivery.note(scope, reader, outcome)
+            figures.add(READERS, 1, outcome)
+
+    async def _open(self) -> Reader:
+        try:
+            return await self._open_reader()
+        except CursorGone:
+            figures.add(RESUMES, 1, "gone")
+            raise
 
     def _cut(self, reader: Reader, below: Wire | None) -> None:
         """Let go of a reader that takes nothing."""
@@ -125,6 +135,8 @@ class StreamResponse(ReaderResponse):
         self._valid_seconds = valid_seconds
 
     async def _serve(self, reader: Reader, connection: Connection, scope: Scope, delivery: "Delivery") -> str:
+        if not self._begins:
+            figures.add(RESUMES, 1, "past_end" if reader.past_end else "ok")
         if reader.past_end:
             # What tells an EventSource to stop asking.
             await Response(status_code=204)(scope, _receive_nothing, connection.send)  # type: ignore[arg-type]
@@ -175,6 +187,7 @@ class StreamResponse(ReaderResponse):
                 await connection.send({"type": "http.response.body", "body": body, "more_body": False})
                 return connection.leaving
             elif connection.heartbeat_due:
+                figures.add(HEARTBEATS)
                 await connection.send({"type": "http.response.body", "body": encoder.heartbeat, "more_body": True})
             else:
                 await connection.wait()

@@ -1,7 +1,9 @@
 """The exporter, as the process that `make run` starts."""
 
+import gzip
 import json
 import os
+import platform
 import socket
 import subprocess
 import sys
@@ -10,13 +12,24 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
 
+from app.observability import metrics
 from app.observability.exporter import BEAT_AGE_SECONDS_MAX
+from app.observability.figure_files import FigureFiles
+from app.observability.figures import Figures
+from app.observability.places import claim
 from app.version import VERSION
 from tests.support.chain import HOME, free_port
+from tests.support.scrape import scrape
 
 START_SECONDS_MAX = 20.0
 COMMAND = [sys.executable, "-m", "app.observability.exporter"]
@@ -67,18 +80,55 @@ def test_metrics_say_which_version_runs() -> None:
         status, content_type, body = get(f"{address}/metrics")
     assert status == 200
     assert content_type.startswith("text/plain; version=")
-    assert f'sluice_build_info{{version="{VERSION}"}} 1.0' in body.splitlines()
+    assert f'sluice_build_info{{python="{platform.python_version()}",version="{VERSION}"}} 1.0' in body.splitlines()
 
 
-def test_metrics_of_the_workers_come_from_their_files(tmp_path: Path) -> None:
-    write = "from prometheus_client import Counter; Counter('sluice_example', 'One.').inc(3)"
-    env = {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
+def test_metrics_of_the_workers_come_from_their_files_as_openmetrics_too(tmp_path: Path) -> None:
     for _ in range(2):
-        subprocess.run([sys.executable, "-c", write], env=os.environ | env, check=True, timeout=30)
-    with exporter(**env) as address:
+        figures = Figures()
+        figures.add(metrics.HEARTBEATS, 3)
+        FigureFiles(claim(tmp_path)).write(figures)
+    with exporter(SLUICE_METRICS_DIR=str(tmp_path)) as address:
         body = get(f"{address}/metrics")[2].splitlines()
-    assert "sluice_example_total 6.0" in body
-    assert f'sluice_build_info{{version="{VERSION}"}} 1.0' in body
+        found = scrape(address)
+    assert "sluice_heartbeats_total 6.0" in body
+    assert found.value("sluice_heartbeats_total") == 6
+    assert found.value("sluice_workers_alive") == 2
+    assert found.value("sluice_workers") == 2
+
+
+def test_a_scraper_that_takes_gzip_gets_it() -> None:
+    with exporter() as address:
+        request = urllib.request.Request(f"{address}/metrics", headers={"Accept-Encoding": "gzip"})
+        with urllib.request.urlopen(request, timeout=5) as answer:
+            assert answer.headers["Content-Encoding"] == "gzip"
+            assert b"sluice_build_info" in gzip.decompress(answer.read())
+
+
+def test_the_end_of_a_certificate_is_told(tmp_path: Path) -> None:
+    file, over = tmp_path / "tls.crt", datetime.now(UTC).replace(microsecond=0) + timedelta(days=3)
+    file.write_bytes(certificate(over))
+    with exporter(SLUICE_CERTIFICATE_FILE=str(file)) as address:
+        assert scrape(address).value("sluice_certificate_expiry_timestamp_seconds") == over.timestamp()
+        file.write_text("not yet")
+        assert "sluice_certificate_expiry_timestamp_seconds" not in scrape(address).names()
+
+
+def certificate(over: datetime) -> bytes:
+    """One that signs itself."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    made = x509.CertificateBuilder(name, name, key.public_key(), 1, over - timedelta(days=9), over)
+    return made.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM)
+
+
+def test_the_age_of_each_workers_sign_of_life_is_told(tmp_path: Path) -> None:
+    beat(tmp_path, 1, 0)
+    beat(tmp_path, 2, 12)
+    with exporter(SLUICE_SOCKET_DIR=str(tmp_path)) as address:
+        found = scrape(address)
+    assert found.value("sluice_worker_heartbeat_age_seconds", slot="1") < 10
+    assert 12 <= found.value("sluice_worker_heartbeat_age_seconds", slot="2") < 22
 
 
 def test_workers_whose_loops_turn_are_alive(tmp_path: Path) -> None:

@@ -1,0 +1,115 @@
+"""What this process has done, in plain numbers that cost next to nothing; `figure_files.py` takes them once a second.
+
+One for each process, as a logger is: whoever has something to count imports `figures`. Counters only ever rise. A
+metric has a bounded number of label sets whatever its callers do; beyond them everything is `other`.
+"""
+
+from bisect import bisect_left
+from collections.abc import Container, Iterable
+
+from app.observability.metrics import ALL, Declared
+
+# The name of a metric and the values of its labels.
+Key = tuple[str, ...]
+
+OTHER = "other"
+# More than a large configuration has; a defect that makes labels of what clients send ends here.
+SERIES_MAX = 2000
+
+
+class Tally:
+    """A histogram: how many values fell under each bound, and their sum."""
+
+    __slots__ = ("_bounds", "counts", "total")
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self._bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.total = 0.0
+
+    def add(self, value: float) -> None:
+        self.counts[bisect_left(self._bounds, value)] += 1
+        self.total += value
+
+    def add_zeros(self, count: int) -> None:
+        """As many values of nothing."""
+        self.counts[0] += count
+
+
+class Figures:
+    """See the module."""
+
+    def __init__(self) -> None:
+        self.counts: dict[Key, float] = {}
+        self.gauges: dict[Key, float] = {}
+        self.tallies: dict[Key, Tally] = {}
+        self._allowed: dict[str, frozenset[str]] = {}
+        self._series: dict[str, int] = {}
+
+    def allow(self, label: str, values: Iterable[str]) -> None:
+        """Let a label have these values; from now on all others are `other`."""
+        self._allowed[label] = frozenset(values)
+
+    def add(self, metric: Declared, amount: float = 1, *labels: str) -> None:
+        """Count."""
+        key = (metric.name, *labels)
+        if key not in self.counts:
+            key = self._admitted(key, self.counts)
+        self.counts[key] = self.counts.get(key, 0) + amount
+
+    def reach(self, metric: Declared, total: float) -> None:
+        """Say where a counter is that somebody else counts."""
+        key = (metric.name,)
+        self.counts[key] = max(self.counts.get(key, 0), total)
+
+    def set(self, metric: Declared, value: float, *labels: str) -> None:
+        """Say what a gauge shows."""
+        key = (metric.name, *labels)
+        if key not in self.gauges:
+            key = self._admitted(key, self.gauges)
+        self.gauges[key] = value
+
+    def tally(self, metric: Declared, *labels: str) -> Tally:
+        """The histogram, for those who add to it often enough to keep it."""
+        key = (metric.name, *labels)
+        found = self.tallies.get(key)
+        if found is None:
+            key = self._admitted(key, self.tallies)
+            found = self.tallies.setdefault(key, Tally(metric.buckets.bounds))
+        return found
+
+    def observe(self, metric: Declared, value: float, *labels: str) -> None:
+        """Add a value to a histogram."""
+        self.tally(metric, *labels).add(value)
+
+    def value(self, metric: Declared, *labels: str) -> float:
+        """What was counted, or was said last; of a histogram, how many values it has."""
+        key = (metric.name, *labels)
+        if metric.kind == "histogram":
+            return sum(self.tally(metric, *labels).counts)
+        return (self.counts if metric.kind == "counter" else self.gauges).get(key, 0)
+
+    def _admitted(self, key: Key, known: Container[Key]) -> Key:
+        """What a series that is not known yet is counted as."""
+        name, *values = key
+        labels = ALL[name].labels
+        allowed = [
+            value if value in self._allowed.get(label, (value,)) else OTHER
+            for label, value in zip(labels, values, strict=True)
+        ]
+        key = (name, *allowed)
+        if key in known:
+            return key
+        count = self._series.get(name, 0)
+        if count >= SERIES_MAX:
+            return (name, *[OTHER] * len(values))
+        self._series[name] = count + 1
+        return key
+
+
+def declared(key: Key) -> Declared:
+    """The metric of a key."""
+    return ALL[key[0]]
+
+
+figures = Figures()

@@ -1,0 +1,81 @@
+"""Workers that come and go: each holds a place, counts one stream and ends, every other one by SIGKILL.
+
+Says as JSON what a scrape after each of them showed. A program of its own, since it forks.
+"""
+
+import json
+import os
+import random
+import signal
+import sys
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry
+
+from app.observability import metrics
+from app.observability.families import WorkerFigures
+from app.observability.figure_files import FigureFiles
+from app.observability.figures import Figures
+from app.observability.places import claim
+from tests.support.scrape import Scrape
+
+AT_ONCE = 3
+
+
+def work(folder: Path, ready: int, end: int) -> None:
+    """What a worker does of all this; it ends when told."""
+    files, figures = FigureFiles(claim(folder)), Figures()
+    figures.add(metrics.STREAMS, 1, "m", "native", "completed")
+    figures.observe(metrics.STREAM_SECONDS, 1.0, "m")
+    figures.set(metrics.ACTIVE_STREAMS, 1, "false")
+    figures.set(metrics.LOG_BYTES, 1)
+    figures.set(metrics.LOG_AVAILABLE, 1)
+    files.write(figures)
+    os.write(ready, b".")
+    os.read(end, 1)
+    os._exit(0)
+
+
+def begin(folder: Path) -> tuple[int, int]:
+    """A worker that has counted; its pid, and what tells it to end."""
+    ready_here, ready_there = os.pipe()
+    end_there, end_here = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        work(folder, ready_there, end_there)
+    os.close(ready_there)
+    os.close(end_there)
+    os.read(ready_here, 1)
+    os.close(ready_here)
+    return pid, end_here
+
+
+def main(folder: Path, count: int) -> None:
+    registry = CollectorRegistry()
+    registry.register(WorkerFigures(folder))
+    dice = random.Random(7)
+    alive: list[tuple[int, int]] = []
+    before: Scrape | None = None
+    fallen: list[str] = []
+    files_max = 0
+    for number in range(count + AT_ONCE):
+        if number < count:
+            alive.append(begin(folder))
+        if len(alive) > AT_ONCE or number >= count:
+            pid, end = alive.pop(dice.randrange(len(alive)))
+            os.kill(pid, signal.SIGKILL) if number % 2 else os.write(end, b".")
+            os.close(end)
+            os.waitpid(pid, 0)
+        found = Scrape(registry.collect())
+        assert found.value("sluice_active_streams") == len(alive)
+        if before is not None:
+            fallen += [str(sample) for sample in found.fallen_since(before)]
+        before = found
+        files_max = max(files_max, len(list(folder.iterdir())))
+    assert before is not None
+    total, active = before.value("sluice_streams_total"), before.value("sluice_active_streams")
+    print(json.dumps({"fallen": fallen, "total": total, "active": active, "files_max": files_max}))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]))
