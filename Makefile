@@ -26,6 +26,7 @@ observe: $(RUNTIME) ## Run Prometheus and Alertmanager with our rules, beside wh
 
 test: $(DEVELOPMENT) ## Run every test; installs the programs they need where it can (ARGS="-k name" for some)
 	@scripts/install-system-packages.sh
+	@scripts/newer-nginx.sh
 	$(PYTHON) -m pytest $(ARGS)
 
 soak: $(DEVELOPMENT) ## Run the long variants, about 15 minutes, and write what they saw to tests/soak/RESULTS.md

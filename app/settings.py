@@ -44,7 +44,29 @@ class Settings(BaseSettings):
         ge=1,
         le=65_535,
         validation_alias=AliasChoices("PORT", "port"),
-        description="Port on which NGINX listens, on 127.0.0.1.",
+        description="Port on which NGINX listens.",
+    )
+    host: str = Field("127.0.0.1", description="Address on which NGINX listens; 0.0.0.0 for all of IPv4.")
+    server_names: str = Field(
+        "", description="Hosts that NGINX serves, with blanks; others get 421. Without it, all are served."
+    )
+    tls_certificate: Path | None = Field(
+        None, description="Certificate with its chain; set, NGINX serves by TLS and HTTP/2, and redirects what is not."
+    )
+    tls_key: Path | None = Field(None, description="The certificate's key.")
+    tls_port: int = Field(8443, ge=1, le=65_535, description="Port on which NGINX serves by TLS.")
+    http3: bool = Field(False, description="HTTP/3 beside TLS, on the same port; for an NGINX that was built with it.")
+    ops_bind: str = Field(
+        "", description="host:port of NGINX's /stub_status and health besides the Unix socket `ops.sock`; loopback."
+    )
+    edge_streams_max: int | None = Field(
+        None, ge=1, description="Most requests that NGINX lets generate or stream at a time; more get 429."
+    )
+    client_streams_max: int | None = Field(
+        None, ge=1, description="The same for one client: one key, or one address without a key. By default, all of it."
+    )
+    client_requests_per_second: int = Field(
+        1000, ge=1, le=100_000, description="Requests that one client may begin in a second; more get 429."
     )
     workers: int = Field(
         default_factory=lambda: len(os.sched_getaffinity(0)),
@@ -124,7 +146,8 @@ class Settings(BaseSettings):
         "by default beside the stream log.",
     )
     trusted_proxies: str = Field(
-        "", description="Networks whose `X-Real-IP` is believed, besides NGINX on the Unix socket; with commas."
+        "",
+        description="Networks of proxies whose word on a client's address NGINX and the app believe; with commas.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe level logged.")
 
@@ -163,10 +186,14 @@ class Settings(BaseSettings):
         longer_drain = max(0.0, self.drain_seconds - waits["drain_seconds"])
         return {
             "kill_seconds": waits["kill_seconds"] + longer_drain,
+            "gunicorn_stop_seconds": waits["gunicorn_stop_seconds"] + longer_drain,
             "pod_grace_seconds": waits["pod_grace_seconds"] + longer_drain,
             "beat_seconds": self.lease_seconds * 0.3,
             "drain_spread_seconds": min(self.drain_spread_seconds, self.drain_seconds / 2),
             "nginx_read_seconds": max(waits["nginx_read_seconds"], self.stream_seconds_max + 60),
+            "nginx_shutdown_seconds": max(waits["nginx_shutdown_seconds"], self.stream_seconds_max + 60),
+            "nginx_send_seconds": max(waits["nginx_send_seconds"], self.send_seconds * 2),
+            "trace_decision_seconds": max(waits["trace_decision_seconds"], self.stream_seconds_max + 30),
         }
 
 

@@ -3,7 +3,7 @@
 Each class of outage at a deployment is one of these inequalities broken between two files.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -12,7 +12,8 @@ import yaml
 LEDGER = Path(__file__).resolve().parent.parent / "deploy" / "timeouts.yaml"
 
 Waits = Mapping[str, float]
-Side = Callable[[Waits], float]
+# What it is in words, and how it is reckoned.
+Term = tuple[str, Callable[[Waits], float]]
 
 
 class TimeoutsError(ValueError):
@@ -26,11 +27,11 @@ def ledger() -> dict[str, float]:
     return {name: float(entry["seconds"]) for name, entry in entries.items()}
 
 
-def _sum(*names: str) -> tuple[str, Side]:
+def _sum(*names: str) -> Term:
     return " + ".join(names), lambda waits: sum(waits[name] for name in names)
 
 
-def _times(factor: float, name: str) -> tuple[str, Side]:
+def _times(factor: float, name: str) -> Term:
     return f"{factor:g} x {name}", lambda waits: factor * waits[name]
 
 
@@ -47,20 +48,35 @@ INEQUALITIES = (
         "Gunicorn kills workers that still drain",
     ),
     (_sum("stream_seconds_max"), _sum("stream_ttl_seconds"), "the log forgets streams that readers still follow"),
+    (_sum("send_seconds"), _sum("nginx_send_seconds"), "NGINX cuts slow readers before the app can tell them"),
+    (_sum("stream_seconds_max", "farewell_seconds"), _sum("nginx_shutdown_seconds"), "a reload of NGINX cuts streams"),
+    (_sum("kill_seconds"), _sum("gunicorn_stop_seconds"), "whoever stops Gunicorn kills it while it still drains"),
+    (_sum("stream_seconds_max", "trace_flush_seconds"), _sum("trace_decision_seconds"), "long traces are lost by half"),
     (_sum("endpoints_seconds"), _sum("nginx_quit_seconds"), "a pod refuses connections that are still sent to it"),
     (_sum("nginx_quit_seconds"), _sum("pre_stop_seconds"), "a pod's app drains while NGINX still accepts"),
     (_sum("pre_stop_seconds", "kill_seconds"), _sum("pod_grace_seconds"), "the kubelet kills pods that still drain"),
 )
 
+# What stands around us is as long as it is where we are deployed, so these do not keep anybody from starting.
+AROUND = (
+    (_times(2, "heartbeat_seconds"), _sum("load_balancer_idle_seconds"), "load balancers cut streams that are silent"),
+    (
+        _sum("load_balancer_idle_seconds"),
+        _sum("nginx_client_keepalive_seconds"),
+        "load balancers' requests meet connections that NGINX is closing: 502",
+    ),
+    (_sum("pod_grace_seconds"), _sum("node_grace_seconds"), "a node that is removed kills pods that still drain"),
+)
 
-def check(overrides: Waits) -> None:
+
+def check(overrides: Waits, inequalities: Sequence[tuple[Term, Term, str]] = INEQUALITIES) -> None:
     """Check every inequality, with `overrides` in the place of the ledger's values.
 
     Raises:
         TimeoutsError: the first that does not hold.
     """
     waits = ledger() | dict(overrides)
-    for (shorter, left), (longer, right), consequence in INEQUALITIES:
+    for (shorter, left), (longer, right), consequence in inequalities:
         if not left(waits) < right(waits):
             raise TimeoutsError(
                 f"{shorter} ({left(waits):g} s) must be less than {longer} ({right(waits):g} s): else {consequence}"

@@ -5,7 +5,7 @@ import hashlib
 import http.client
 import math
 import os
-import pwd
+import shlex
 import shutil
 import signal
 import socket
@@ -18,7 +18,8 @@ from pathlib import Path
 
 from app.settings import Settings
 from app.timeouts import ledger
-from deploy import nginx_config, preflight, processes
+from deploy import preflight, processes
+from deploy.edge import Edge, url
 from deploy.relay import Relay
 from deploy.supervisor_client import Supervisor
 
@@ -28,10 +29,8 @@ LOG_BYTES_MAX = 64 * 1024 * 1024
 READY_CALL_SECONDS_MAX = 2.0
 OUTPUT_SECONDS_MAX = 2.0
 
-# Gunicorn ends by itself after kill_seconds (timeouts.yaml); later it hangs.
-GUNICORN_STOP_MARGIN_SECONDS = 5
-# NGINX and the exporter get five seconds each (supervisord.conf), and supervisor some for itself.
-OTHERS_STOP_SECONDS = 15
+# What supervisor needs for itself, once its programs have stopped.
+SUPERVISOR_STOP_SECONDS = 5
 
 
 class Failed(Exception):
@@ -49,10 +48,8 @@ class Instance:
         self.metrics_dir = settings.metrics_dir or _folder_in_memory(self.state_dir) or settings.metrics_path
         self.sockets = worker_sockets(settings)
         self.metrics_address = preflight.split_address("SLUICE_METRICS_BIND", settings.metrics_bind)
-        self._nginx = nginx
-        # Root's NGINX would give its processes to `nobody`, who may not open the workers' sockets.
-        user = f" user {pwd.getpwuid(0).pw_name};" if os.geteuid() == 0 else ""
-        self._nginx_globals = f"daemon off;{user}"
+        self.url = url(settings)
+        self._edge = Edge(settings, nginx, self.prefix, self.run_dir / "ops.sock", self.sockets)
         self._supervisor = Supervisor(self.run_dir / "supervisor.sock")
         self._gunicorn_pid = 0
         self._told: set[int] = set()
@@ -62,16 +59,7 @@ class Instance:
         self._remove_traces()
         self.run_dir.mkdir(mode=0o700)
         self.metrics_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        main = nginx_config.render(
-            self.prefix,
-            nginx_config.values(
-                listen=f"127.0.0.1:{self.settings.port}",
-                sockets=self.sockets,
-                waits=ledger() | self.settings.derived_waits(),
-            ),
-        )
-        command = [self._nginx, "-p", str(self.prefix), "-c", str(main), "-e", "stderr", "-g", self._nginx_globals]
-        preflight.nginx_accepts(command)
+        self._edge.prepare()
 
     def start(self, lock: int) -> None:
         processes.adopt_orphans()
@@ -93,18 +81,21 @@ class Instance:
         self.relay = Relay(reader, sys.stdout.fileno())
 
     def is_ready(self) -> bool:
-        """Every worker has its socket, the exporter listens, and a request through NGINX says ready."""
+        """Every worker has its socket, the exporter listens, and a request through NGINX says ready: on its ops socket,
+        since on the port it may answer by TLS alone, and for some hosts alone."""
         if not all(path.exists() for path in self.sockets):
             return False
         try:
             socket.create_connection(self.metrics_address, READY_CALL_SECONDS_MAX).close()
-            connection = http.client.HTTPConnection("127.0.0.1", self.settings.port, timeout=READY_CALL_SECONDS_MAX)
-            connection.request("GET", "/readyz")
-            status = connection.getresponse().status
-            connection.close()
+            with socket.socket(socket.AF_UNIX) as client:
+                client.settimeout(READY_CALL_SECONDS_MAX)
+                client.connect(str(self.run_dir / "ops.sock"))
+                client.sendall(b"GET /readyz HTTP/1.1\r\nHost: sluice\r\nConnection: close\r\n\r\n")
+                answer = http.client.HTTPResponse(client)
+                answer.begin()
         except (OSError, http.client.HTTPException):
             return False
-        return status == http.client.OK
+        return answer.status == http.client.OK
 
     def check(self, *, starting: bool) -> None:
         """Looks once whether all is well.
@@ -135,7 +126,8 @@ class Instance:
     def stop(self, at_once: Callable[[], bool]) -> None:
         """Ends everything in order; at the deadline, or when `at_once` says so, by force."""
         processes.send(self._process.pid, signal.SIGTERM)
-        deadline = time.monotonic() + self._gunicorn_stop_seconds() + OTHERS_STOP_SECONDS
+        others_seconds = ledger()["nginx_stop_seconds"] + ledger()["exporter_stop_seconds"] + SUPERVISOR_STOP_SECONDS
+        deadline = time.monotonic() + self._gunicorn_stop_seconds() + others_seconds
         while processes.descendants() and time.monotonic() < deadline and not at_once():
             processes.reap()
             self._end_orphans()
@@ -154,8 +146,8 @@ class Instance:
             self._told.add(pid)
             processes.send(pid, signal.SIGTERM)
 
-    def _gunicorn_stop_seconds(self) -> int:
-        return math.ceil(self.settings.derived_waits()["kill_seconds"]) + GUNICORN_STOP_MARGIN_SECONDS
+    def _gunicorn_stop_seconds(self) -> float:
+        return self.settings.derived_waits()["gunicorn_stop_seconds"]
 
     def _remove_traces(self) -> None:
         shutil.rmtree(self.run_dir, ignore_errors=True)
@@ -174,10 +166,8 @@ class Instance:
             "PYTHONUNBUFFERED": "1",
             "RUN_STATE_DIR": str(self.state_dir),
             "RUN_PYTHON": sys.executable,
-            "RUN_PORT": str(self.settings.port),
-            "RUN_NGINX": self._nginx,
-            "RUN_NGINX_GLOBALS": self._nginx_globals,
-            "RUN_GUNICORN_STOP_SECONDS": str(self._gunicorn_stop_seconds()),
+            "RUN_NGINX": shlex.join([*self._edge.addresses, "--", *self._edge.command]),
+            "RUN_GUNICORN_STOP_SECONDS": str(math.ceil(self._gunicorn_stop_seconds())),
         }
 
 

@@ -8,30 +8,32 @@ import sys
 from pathlib import Path
 
 from app.settings import Settings, SettingsError, load_settings
-from app.timeouts import ledger
-from deploy import nginx_config
+from deploy import edge, nginx_config
+from deploy.nginx_build import Build
 
-# The kubelet keeps what containers write to their output, and rotates it.
-OUTPUTS = {"access.log": "/dev/stdout", "error.log": "/dev/stderr"}
-# A container sees all cores of its node; as many processes as workers is what was asked for.
-PROCESSES = "worker_processes auto;"
+# Of the image that deploy/Dockerfile begins with. TLS ends before the pod, so its OpenSSL decides nothing.
+IMAGE = Build(version=(1, 30, 4), openssl=(3, 0), http3=True)
+# Within the pod: its containers share one loopback.
+OPS = "127.0.0.1:8081"
 
 
 def write(settings: Settings, source: Path, prefix: Path, listen: str) -> None:
     """Writes the configuration below `prefix`."""
     if settings.socket_dir is None:
         raise SettingsError("SLUICE_SOCKET_DIR: should be the folder that NGINX shares with the app")
-    sockets = [settings.socket_dir / f"worker-{slot}.sock" for slot in range(1, settings.workers + 1)]
-    values = nginx_config.values(listen=listen, sockets=sockets, waits=ledger() | settings.derived_waits())
-    main = nginx_config.render(prefix, values, source)
-    text = main.read_text()
-    if PROCESSES not in text:
-        raise SettingsError(f"{main}: should have {PROCESSES!r}, in whose place the number of WORKERS is put")
-    main.write_text(text.replace(PROCESSES, f"worker_processes {settings.workers};"))
-    for name, output in OUTPUTS.items():
-        link = prefix / name
-        link.unlink(missing_ok=True)
-        link.symlink_to(output)
+    values = edge.values(
+        settings,
+        listen=listen,
+        sockets=[settings.socket_dir / f"worker-{slot}.sock" for slot in range(1, settings.workers + 1)],
+        ops_listen=[OPS],
+        # The kubelet keeps what containers write to their output, and rotates it.
+        access_log="/dev/stdout",
+        error_log="/dev/stderr",
+        # A container sees all cores of its node; as many processes as workers is what was asked for.
+        processes=str(settings.workers),
+    )
+    options = nginx_config.options(hosts=bool(settings.server_names), tls=False, http3=False)
+    nginx_config.render(prefix, values, IMAGE, options, source)
 
 
 def main(source: str, prefix: str, listen: str) -> None:

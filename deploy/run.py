@@ -31,14 +31,14 @@ FILES_MAX = 65_536
 READY = """
 sluice is ready
 
-  http://127.0.0.1:{port}          NGINX, before {workers} Gunicorn workers on {sockets}
-  http://127.0.0.1:{port}/playground  a page to watch a stream on, and to cut it
-  http://127.0.0.1:{port}/docs     the API, to read and to try
+  {url}          NGINX, before {workers} Gunicorn workers on {sockets}
+  {url}/playground  a page to watch a stream on, and to cut it
+  {url}/docs     the API, to read and to try
   http://{metrics}/metrics  metrics; /livez for the workers' heartbeats
 
 Watch a stream:
 
-  curl -N http://127.0.0.1:{port}/api/v1/generate -H 'Content-Type: application/json' \\
+  curl -N {url}/api/v1/generate -H 'Content-Type: application/json' \\
     -d '{{"prompt": "Hello", "stream": true}}'
 
 Ctrl-C drains: open streams get up to {drain:g} s to finish. Logs of NGINX: {prefix}
@@ -112,7 +112,10 @@ def take(state_dir: Path) -> int:
 
 
 def check_ports(settings: Settings) -> None:
-    preflight.port_is_free("PORT", "127.0.0.1", settings.port, f"PORT={settings.port % 65_535 + 1}")
+    preflight.port_is_free("PORT", settings.host, settings.port, f"PORT={settings.port % 65_535 + 1}")
+    if settings.tls_certificate:
+        other = f"SLUICE_TLS_PORT={settings.tls_port % 65_535 + 1}"
+        preflight.port_is_free("SLUICE_TLS_PORT", settings.host, settings.tls_port, other)
     host, port = preflight.split_address("SLUICE_METRICS_BIND", settings.metrics_bind)
     other = f"{settings.metrics_bind.rpartition(':')[0]}:{port % 65_535 + 1}"
     preflight.port_is_free("SLUICE_METRICS_BIND", host, port, f"SLUICE_METRICS_BIND={other}")
@@ -134,7 +137,7 @@ def wait_until_ready(instance: Instance, requests: Requests) -> None:
             settings = instance.settings
             instance.relay.say(
                 READY.format(
-                    port=settings.port,
+                    url=instance.url,
                     workers=settings.workers,
                     sockets=instance.run_dir / "worker-*.sock",
                     metrics=settings.metrics_bind,
@@ -183,6 +186,9 @@ def main() -> None:
 if __name__ == "__main__":
     try:
         main()
+    except SettingsError as error:
+        print(f"sluice: {error}", file=sys.stderr)
+        sys.exit(2)
     except Refused as refused:
         print(f"sluice: {refused}", file=sys.stderr)
         sys.exit(refused.status)

@@ -11,6 +11,7 @@ from scripts import (
     module_map,
     monitoring,
     settings_reference,
+    timeouts_reference,
     whole_files,
 )
 from scripts.regions import main
@@ -26,4 +27,4 @@ if __name__ == "__main__":
     )
     # All of them, also behind one that is not up to date.
     done = [main(module.DOCUMENT, module.regions()) for module in modules]
-    sys.exit(max([*done, whole_files.main(kubernetes.files() | monitoring.files())]))
+    sys.exit(max([*done, timeouts_reference.run(), whole_files.main(kubernetes.files() | monitoring.files())]))

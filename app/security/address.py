@@ -12,12 +12,12 @@ IPV6_PREFIX = 64
 
 
 def parse_networks(text: str) -> tuple[Network, ...]:
-    """The networks of a list, separated by commas.
+    """The networks of a list, separated by commas. `unix:` is for NGINX; we believe whoever comes that way.
 
     Raises:
         ValueError: one is none.
     """
-    return tuple(ip_network(part.strip()) for part in text.split(",") if part.strip())
+    return tuple(ip_network(part.strip()) for part in text.split(",") if part.strip() not in ("", "unix:"))
 
 
 class Addresses:

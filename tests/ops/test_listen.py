@@ -10,7 +10,7 @@ from tests.support.chain import Chain
 
 def test_no_nginx_process_can_hang_in_accept() -> None:
     """Two processes woke for one connection, and the one that did not get it stood still with all its streams."""
-    with listening_socket("127.0.0.1", 0, 1.0) as listener:
+    with listening_socket("127.0.0.1:0", 1.0) as listener:
         assert not os.get_blocking(listener.fileno())
     with Chain(workers=1) as chain:
         processes = psutil.Process(chain.nginx_pid()).children()

@@ -1,30 +1,62 @@
-"""What NGINX's configuration must say, and must never say, as it is rendered for `make run`."""
+"""What NGINX's configuration must say, and must never say, in every way that it can be rendered."""
 
+import itertools
+import json
 import os
 import re
-import shutil
 import subprocess
+import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from app.capacity import capacity
+from app.settings import Settings
 from app.timeouts import ledger
-from deploy import nginx_config
-from tests.support.nginx_conf import Directive, load
+from deploy import edge, nginx_config, pod_nginx
+from deploy.nginx_build import Build, look_at
+from tests.support.certificate import Certificate
+from tests.support.nginx_builds import EVERY_BUILD, build_named
+from tests.support.nginx_conf import Directive, load, locations, server
 
 HOME = Path(__file__).resolve().parents[2]
 NOBODY = 65_534
+LISTEN, LISTEN_TLS, LISTEN_OPS = "127.0.0.1:8080", "127.0.0.1:8443", "127.0.0.1:8081"
+DEBIAN_12 = Build(version=(1, 22, 1), openssl=(3, 0, 19), http3=False)
+NEWEST = Build(version=(1, 30, 6), openssl=(3, 6, 5), http3=True)
 
-STREAMS = ["/api", "/v1", "/api/v1/ws/", "/v1/messages"]
-WHOLE = ["/", "/livez", "/readyz"]
+STREAMS = ["/api", "/v1", "/v1/messages"]
+SOCKETS = ["/api/v1/ws/"]
+UPLOADS = ["/v1/files"]
+WHOLE = ["/", "= /health", "= /livez", "= /readyz"]
+LIMITED = [*STREAMS, *SOCKETS, *UPLOADS]
+# Ways to deploy it: what they serve by TLS, and whether for some hosts alone.
+WAYS = [(hosts, tls) for hosts in (False, True) for tls in (False, True)]
 
 
-def render(prefix: Path, *, workers: int = 4, waits: Mapping[str, float] | None = None) -> Path:
-    sockets = [prefix / f"worker-{slot}.sock" for slot in range(1, workers + 1)]
-    values = nginx_config.values(listen="127.0.0.1:8080", sockets=sockets, waits=waits or ledger())
-    return nginx_config.render(prefix, values)
+def render(prefix: Path, build: Build = DEBIAN_12, *, hosts: bool = False, tls: bool = False, **config: Any) -> Path:
+    """With HTTP/3 wherever there can be."""
+    options = nginx_config.options(hosts=hosts, tls=tls, http3=build.http3)
+    given: dict[str, Any] = {
+        "listen": LISTEN,
+        "sockets": [prefix / f"worker-{slot}.sock" for slot in (1, 2, 3, 4)],
+        "waits": ledger(),
+        "streams_max": 960,
+        "client_streams_max": 40,
+        "ops_listen": [LISTEN_OPS],
+        "server_names": "api.example" if hosts else "",
+        "proxies": ["10.0.0.0/8", "unix:"],
+    }
+    values = nginx_config.values(**given | config)
+    if tls:
+        certificate = Certificate.of(prefix)
+        values |= nginx_config.tls_values(
+            build, listen=LISTEN_TLS, port=8443, certificate=certificate.chain, key=certificate.key, chosen=options
+        )
+    return nginx_config.render(prefix, values, build, options)
 
 
 @pytest.fixture
@@ -41,111 +73,168 @@ def conf(prefix: Path) -> Directive:
 
 @pytest.fixture
 def http(conf: Directive) -> Directive:
-    (block,) = [directive for directive in conf.block if directive.name == "http"]
-    return block
+    return conf.only("http")
 
 
 @pytest.fixture
-def locations(http: Directive) -> dict[str, Directive]:
-    (server,) = [directive for directive in http.block if directive.name == "server"]
-    return {directive.args[-1]: directive for directive in server.block if directive.name == "location"}
+def routes(conf: Directive) -> dict[str, Directive]:
+    return locations(server(conf, LISTEN))
 
 
 @pytest.fixture
 def upstream(http: Directive) -> Directive:
-    (block,) = [directive for directive in http.block if directive.name == "upstream"]
-    return block
+    return http.only("upstream")
 
 
-def check(prefix: Path, user: int | None) -> subprocess.CompletedProcess[str]:
-    nginx = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/local/sbin:/usr/sbin")
-    assert nginx, "nginx is missing"
+def check(nginx: str, prefix: Path, user: int | None = None) -> str:
+    """What it says of the configuration, which it takes."""
     command = [nginx, "-p", str(prefix), "-c", str(prefix / "nginx.conf"), "-e", "stderr", "-g", "daemon off;", "-t"]
-    return subprocess.run(command, capture_output=True, text=True, timeout=30, user=user)
-
-
-# Only root can become somebody else; anybody else is an ordinary user already.
-@pytest.mark.parametrize("user", [None, NOBODY] if os.geteuid() == 0 else [None])
-def test_nginx_accepts_it_without_a_warning(prefix: Path, user: int | None) -> None:
-    if user is not None:
-        os.chown(prefix, user, user)
-    render(prefix)
-    result = check(prefix, user)
+    result = subprocess.run(command, capture_output=True, text=True, timeout=30, user=user)
     assert result.returncode == 0, result.stderr
-    assert "warn" not in result.stderr
-    assert "alert" not in result.stderr
+    return result.stderr
+
+
+@EVERY_BUILD
+@pytest.mark.parametrize(("hosts", "tls"), WAYS)
+def test_nginx_accepts_it_without_a_warning(prefix: Path, nginx: str, hosts: bool, tls: bool) -> None:
+    program = build_named(nginx)
+    render(prefix, look_at(program), hosts=hosts, tls=tls)
+    said = check(program, prefix)
+    assert "warn" not in said
+    assert "alert" not in said
+
+
+def test_the_newer_nginx_is_one_that_differs() -> None:
+    """Versions at which a file of nginx/versions/ begins to hold, and which have HTTP/3."""
+    build = look_at(build_named("newer"))
+    assert build.version >= (1, 30)
+    assert build.http3
+
+
+def test_nginx_accepts_what_a_pod_writes(prefix: Path) -> None:
+    settings = Settings(socket_dir=prefix, workers=3)
+    pod_nginx.write(settings, HOME / "nginx", prefix, "127.0.0.1:8080")
+    conf = load(prefix / "nginx.conf")
+    assert conf.one("worker_processes") == "3"
+    assert conf.only("http").one("access_log") == "/dev/stdout sluice"
+    # 1.25 times what three workers carry.
+    found = locations(server(conf, LISTEN))["/api"].all("limit_conn")
+    assert ["sluice_streams", str(edge.streams_max(3))] in found
+    assert edge.streams_max(capacity().workers_per_pod) == capacity().nginx_streams_max
+    check(build_named("newer"), prefix)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else; anybody else has been so above")
+def test_nginx_accepts_it_as_an_ordinary_user(prefix: Path) -> None:
+    os.chown(prefix, NOBODY, NOBODY)
+    render(prefix)
+    assert "warn" not in check(build_named("installed"), prefix, NOBODY)
 
 
 def test_nginx_accepts_as_many_workers_as_the_settings_allow(prefix: Path) -> None:
-    render(prefix, workers=256)
-    result = check(prefix, None)
-    assert result.returncode == 0, result.stderr
+    render(prefix, sockets=[prefix / f"worker-{slot}.sock" for slot in range(256)])
+    check(build_named("installed"), prefix)
 
 
-def test_nothing_forbidden_is_said(conf: Directive) -> None:
+@EVERY_BUILD
+@pytest.mark.parametrize("everything", [False, True])
+def test_gixy_finds_nothing(prefix: Path, nginx: str, everything: bool) -> None:
+    """At its strictest, and without one exception."""
+    main = render(prefix, look_at(build_named(nginx)), hosts=everything, tls=True)
+    command = [str(Path(sys.executable).parent / "gixy"), "-l", "-f", "json", str(main)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert json.loads(result.stdout) == [], result.stdout
+    assert result.returncode == 0
+
+
+def test_gixy_would_find_something(prefix: Path) -> None:
+    main = render(prefix)
+    (prefix / "values" / "http-extra.conf").write_text("server { location /x { proxy_pass http://$arg_to; } }")
+    result = subprocess.run([Path(sys.executable).parent / "gixy", "-l", str(main)], capture_output=True, timeout=60)
+    assert result.returncode != 0
+
+
+@pytest.mark.parametrize(("hosts", "tls"), WAYS)
+def test_nothing_forbidden_is_said(prefix: Path, hosts: bool, tls: bool) -> None:
     forbidden = {
         "chunked_transfer_encoding": "half an answer would look like a whole one",
-        "stub_status": "not for the public",
         "if": "does not do what it seems to",
         "rewrite": "captures had memory faults",
     }
-    for directive in conf.walk():
+    for directive in load(render(prefix, NEWEST, hosts=hosts, tls=tls)).walk():
         assert directive.name not in forbidden, forbidden[directive.name]
         assert "non_idempotent" not in directive.args, "a POST would run twice"
         assert (directive.name, directive.args) != ("proxy_ignore_client_abort", ["on"])
         assert (directive.name, directive.args) != ("proxy_intercept_errors", ["on"])
+        if directive.name == "listen" and "reuseport" in directive.args:
+            assert "quic" in directive.args, "a process that ends takes its queue of connections along"
         if directive.name in ("location", "map"):
             assert not any(arg.startswith("~") for arg in directive.args)
         if directive.name == "map":
             assert not any(case.name.startswith("~") for case in directive.block), "memory faults with expressions"
 
 
-def test_every_location_that_is_proxied_is_known_here(locations: dict[str, Directive]) -> None:
-    proxied = {path for path, location in locations.items() if location.all("proxy_pass")}
-    assert proxied == {*STREAMS, *WHOLE}
+def test_every_location_that_is_proxied_is_known_here(routes: dict[str, Directive]) -> None:
+    proxied = {path for path, location in routes.items() if location.all("proxy_pass")}
+    assert proxied == {*STREAMS, *SOCKETS, *UPLOADS, *WHOLE}
 
 
-@pytest.mark.parametrize("path", [*STREAMS, *WHOLE])
-def test_a_proxied_location_has_all_that_each_needs(locations: dict[str, Directive], path: str) -> None:
-    location = locations[path]
+@pytest.mark.parametrize("path", [*STREAMS, *SOCKETS, *UPLOADS, *WHOLE])
+def test_a_proxied_location_has_all_that_each_needs(routes: dict[str, Directive], path: str) -> None:
+    location = routes[path]
     assert location.one("proxy_pass") == "http://sluice_workers"
     assert location.one("proxy_http_version") == "1.1"
     assert location.one("proxy_next_upstream") == "error timeout"
     assert location.one("proxy_next_upstream_tries") == "0"
-    assert location.one("proxy_next_upstream_timeout") == "2s"
-    assert location.one("proxy_connect_timeout") == "2s"
-    assert location.one("proxy_request_buffering") == "on"
+    assert location.one("proxy_request_buffering") == ("off" if path in UPLOADS else "on")
     assert location.one("proxy_ignore_client_abort") == "off"
     assert location.one("proxy_intercept_errors") == "off"
     headers = {args[0]: args[1] for args in location.all("proxy_set_header")}
     assert headers["X-Forwarded-For"] == "$remote_addr"
     assert headers["X-Real-IP"] == "$remote_addr"
     assert headers["X-Request-ID"] == "$sluice_request_id"
-    assert headers["Connection"] == ("$sluice_connection" if "/ws/" in path else "")
+    assert headers["Connection"] == ("$sluice_connection" if path in SOCKETS else "")
     assert len(headers) == len(location.all("proxy_set_header")), "a header twice"
+    assert {args[0] for args in location.all("add_header")} == {"Strict-Transport-Security", "Alt-Svc"}
 
 
-@pytest.mark.parametrize("path", STREAMS)
-def test_a_stream_is_not_held_back(locations: dict[str, Directive], path: str) -> None:
-    location = locations[path]
+@pytest.mark.parametrize("path", [*STREAMS, *SOCKETS])
+def test_a_stream_is_not_held_back(routes: dict[str, Directive], path: str) -> None:
+    location = routes[path]
     assert location.one("proxy_buffering") == "off"
     assert location.one("proxy_cache") == "off"
     assert location.all("gzip") in ([], [["off"]])
 
 
-@pytest.mark.parametrize("path", WHOLE)
-def test_a_whole_answer_never_fills_the_disk(locations: dict[str, Directive], path: str) -> None:
-    assert locations[path].one("proxy_buffering") == "on"
-    assert locations[path].one("proxy_max_temp_file_size") == "0"
+@pytest.mark.parametrize("path", [*WHOLE, *UPLOADS])
+def test_a_whole_answer_never_fills_the_disk(routes: dict[str, Directive], path: str) -> None:
+    assert routes[path].one("proxy_buffering") == "on"
+    assert routes[path].one("proxy_max_temp_file_size") == "0"
 
 
-@pytest.mark.parametrize("path", [*STREAMS, *WHOLE])
-def test_a_worker_that_is_gone_is_a_503_in_the_surface_s_shape(locations: dict[str, Directive], path: str) -> None:
+@pytest.mark.parametrize("path", LIMITED)
+def test_a_location_that_generates_or_streams_is_limited(routes: dict[str, Directive], path: str) -> None:
+    location = routes[path]
+    assert sorted(location.all("limit_conn")) == [["sluice_client_streams", "40"], ["sluice_streams", "960"]]
+    assert "nodelay" in location.one("limit_req"), "a delay would be a slow first token"
+
+
+def test_probes_are_never_limited(routes: dict[str, Directive]) -> None:
+    limited = {path for path, location in routes.items() if location.all("limit_conn") or location.all("limit_req")}
+    assert limited == set(LIMITED)
+
+
+def test_too_much_is_429(http: Directive) -> None:
+    assert http.one("limit_conn_status") == http.one("limit_req_status") == "429"
+
+
+@pytest.mark.parametrize("path", [*STREAMS, *SOCKETS, *UPLOADS, *WHOLE])
+def test_a_worker_that_is_gone_is_a_503_in_the_surface_s_shape(routes: dict[str, Directive], path: str) -> None:
     # The native page is chosen by a map, which has another one for a browser's EventSource.
-    named = {"/v1": "@error_openai", "/v1/messages": "@error_anthropic"}
+    named = {"/v1": "@error_openai", "/v1/files": "@error_openai", "/v1/messages": "@error_anthropic"}
     page = ["=503", named[path]] if path in named else ["=", "$sluice_unavailable_page"]
-    assert ["502", "503", "504", *page] in locations[path].all("error_page")
-    assert {"@error_native", *named.values(), "@unavailable", "@unavailable_events"} <= locations.keys()
+    assert ["502", "503", "504", *page] in routes[path].all("error_page")
+    assert {"@error_native", *named.values(), "@unavailable", "@unavailable_events"} <= routes.keys()
 
 
 def test_nothing_is_compressed_anywhere(http: Directive) -> None:
@@ -159,67 +248,110 @@ def test_workers_are_told_apart_and_none_is_ever_shut_out(upstream: Directive, p
     assert names.index("least_conn") < names.index("keepalive")
 
 
-def test_the_waits_are_those_of_the_ledger(prefix: Path) -> None:
-    """That NGINX waits longer than a silent answer takes, and closes first, is checked there."""
-    waits = ledger() | {"nginx_read_seconds": 1234, "nginx_upstream_keepalive_seconds": 12}
-    main = load(render(prefix, waits=waits))
-    (http,) = [directive for directive in main.block if directive.name == "http"]
-    (upstream,) = [directive for directive in http.block if directive.name == "upstream"]
-    assert http.one("proxy_read_timeout") == "1234s"
-    assert upstream.one("keepalive_timeout") == "12s"
+def test_connections_to_workers_are_kept_by_our_word_and_not_by_a_default(upstream: Directive) -> None:
+    """Since 1.29.7 the default keeps them for longer than workers do."""
+    assert {"keepalive", "keepalive_timeout", "keepalive_requests"} <= {each.name for each in upstream.block}
 
 
-def test_no_location_has_a_wait_of_its_own_for_workers(locations: dict[str, Directive]) -> None:
-    assert not any(location.all("proxy_read_timeout") for location in locations.values())
+def test_no_worker_has_a_port_that_could_run_out(upstream: Directive) -> None:
+    """A connection to 127.0.0.1 takes one of 28,000 ports, and keeps it for a minute after its end."""
+    assert all(args[0].startswith("unix:") for args in upstream.all("server"))
 
 
-def test_after_a_reload_old_processes_outlive_the_longest_stream(conf: Directive) -> None:
-    assert seconds(conf.one("worker_shutdown_timeout")) > ledger()["stream_seconds_max"] + 5
-
-
-def test_nginx_cuts_a_stuck_reader_only_after_the_app_had_its_turn(http: Directive) -> None:
-    assert seconds(http.one("send_timeout")) > ledger()["send_seconds"]
+def test_no_location_has_a_wait_of_its_own_for_workers(conf: Directive) -> None:
+    waits = ("proxy_read_timeout", "proxy_connect_timeout", "proxy_send_timeout", "proxy_next_upstream_timeout")
+    for wait, location in itertools.product(waits, [each for each in conf.walk() if each.name == "location"]):
+        assert not location.all(wait), f"{wait} in location {location.args}"
 
 
 def test_a_process_may_open_twice_its_connections(conf: Directive) -> None:
-    (events,) = [directive for directive in conf.block if directive.name == "events"]
-    assert int(conf.one("worker_rlimit_nofile")) >= 2 * int(events.one("worker_connections"))
+    assert int(conf.one("worker_rlimit_nofile")) >= 2 * int(conf.only("events").one("worker_connections"))
+
+
+def test_a_process_has_room_for_all_the_streams_that_it_lets_in(conf: Directive) -> None:
+    """Two connections each, were they all on one process; the default limit is that of the largest machine's pod."""
+    assert int(conf.only("events").one("worker_connections")) >= 2 * 960
 
 
 def test_everything_is_written_below_the_prefix(conf: Directive, http: Directive) -> None:
-    written = [
-        "error_log",
-        "pid",
-        *(f"{kind}_temp_path" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")),
-    ]
-    for name in written:
-        assert not (conf.all(name) or http.all(name))[0][0].startswith("/")
-    assert not http.one("access_log").startswith("/")
+    written = [conf.one("pid"), conf.all("error_log")[0][0], http.all("error_log")[0][0], http.all("access_log")[0][0]]
+    written += [http.one(f"{kind}_temp_path") for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")]
+    assert not [path for path in written if path.startswith("/")]
 
 
-def test_the_log_line_is_escaped_and_holds_no_query(http: Directive) -> None:
-    (log_format,) = http.all("log_format")
+def test_a_container_logs_to_its_output(prefix: Path) -> None:
+    conf = load(render(prefix, access_log="/dev/stdout", error_log="/dev/stderr"))
+    assert conf.one("error_log") == "/dev/stderr warn"
+    assert conf.only("http").one("error_log") == "/dev/stderr alert"
+    assert conf.only("http").one("access_log") == "/dev/stdout sluice"
+
+
+def test_the_log_line_is_escaped_and_holds_no_query_and_no_key(http: Directive) -> None:
+    log_format = http.all("log_format")[0]
     assert log_format[1] == "escape=json"
     variables = set(re.findall(r"\$(\w+)", "".join(log_format[2:])))
-    assert variables.isdisjoint(
-        {"request", "request_uri", "args", "query_string", "http_authorization", "http_referer"}
-    )
+    secret = {"request", "request_uri", "args", "query_string", "http_authorization", "http_x_api_key", "http_referer"}
+    assert variables.isdisjoint(secret | {"http_cookie", "sluice_client", "sluice_credential", "http_last_event_id"})
+    assert not {name for name in variables if name.startswith("arg_")}
 
 
-def test_templates_leave_no_variable_to_a_template_engine() -> None:
-    for template in (HOME / "nginx/templates").glob("*.template"):
+def test_status_is_for_this_machine_alone(conf: Directive) -> None:
+    status = [location for location in conf.walk() if location.name == "location" and location.all("stub_status")]
+    assert len(status) == 1
+    assert locations(server(conf, LISTEN_OPS))["= /stub_status"] is status[0]
+    assert [each.args[0] for each in status[0].block if each.name in ("allow", "deny")][-1] == "all"
+
+
+def test_only_named_proxies_are_believed(prefix: Path) -> None:
+    assert load(render(prefix)).only("http").all("set_real_ip_from") == [["10.0.0.0/8"], ["unix:"]]
+    http = load(render(prefix, proxies=[])).only("http")
+    assert http.all("set_real_ip_from") == []
+    assert http.one("real_ip_recursive") == "on"
+
+
+def test_tls_is_mozilla_s_intermediate_profile(prefix: Path) -> None:
+    """Guidelines 6.0."""
+    tls = server(load(render(prefix, tls=True)), LISTEN_TLS)
+    assert tls.one("ssl_protocols") == "TLSv1.2 TLSv1.3"
+    kinds = ["AES128-GCM-SHA256", "AES256-GCM-SHA384", "CHACHA20-POLY1305"]
+    wanted = {f"ECDHE-{key}-{kind}" for key in ("ECDSA", "RSA") for kind in kinds}
+    assert set(tls.one("ssl_ciphers").split(":")) == wanted
+    assert tls.one("ssl_prefer_server_ciphers") == "off"
+    assert tls.one("ssl_ecdh_curve") == "X25519:prime256v1:secp384r1"
+    assert tls.one("ssl_early_data") == "off"
+    assert locations(tls).keys() >= {*LIMITED, *WHOLE}
+
+
+def test_each_version_has_its_own_files() -> None:
+    def files(*version: int, openssl: tuple[int, ...] = (3, 5)) -> set[str]:
+        build = Build(version, openssl, http3=True)
+        stems = {path.stem for path in (HOME / "nginx/versions").glob("*.conf")}
+        return {stem.split("-", 1)[1] for stem in stems if build.fits(stem)}
+
+    assert files(1, 22, 1, openssl=(3, 0)) == {"before-1.29.3-host", "openssl-before-3.3-curves"}
+    assert {"from-1.25.1-http2", "before-1.29.3-host"} <= files(1, 25, 1)
+    assert {"from-1.29.3-host", "from-1.27.4-keepalive", "openssl-from-3.3-curves"} <= files(1, 29, 3)
+    with pytest.raises(AssertionError, match="does not say"):
+        DEBIAN_12.fits("http-host")
+
+
+def test_templates_leave_no_variable_to_a_template_engine(prefix: Path) -> None:
+    """Also one that fills in every name it knows, and not only ours."""
+    tls = nginx_config.tls_values(DEBIAN_12, listen="", port=1, certificate=prefix, key=prefix)
+    known = nginx_config.values(listen="", sockets=[], waits=ledger(), streams_max=1).keys() | tls.keys()
+    for template in [*(HOME / "nginx/templates").iterdir(), *(HOME / "nginx/options").rglob("*.template")]:
         text = template.read_text()
-        names = set(nginx_config.PLACEHOLDER.findall(text))
-        assert names <= nginx_config.values(listen="", sockets=[], waits=ledger()).keys()
-        assert "$" not in nginx_config.PLACEHOLDER.sub("", text), f"{template.name}: envsubst could take it"
+        assert set(nginx_config.PLACEHOLDER.findall(text)) <= known, template.name
+        left = set(re.findall(r"\$(\w+)", re.sub(r"#.*", "", nginx_config.PLACEHOLDER.sub("", text))))
+        assert {name for name in left if not name.startswith("sluice_")} <= {"server_name", "https"}, template.name
+
+
+def test_an_option_takes_the_place_of_a_template_of_its_name() -> None:
+    plain, tls = nginx_config.templates(), nginx_config.templates(["tls"])
+    assert plain["server-listen.conf"].parent.name == "templates"
+    assert tls["server-listen.conf"].parent.name == "tls"
 
 
 def test_a_placeholder_without_a_value_is_an_error() -> None:
     with pytest.raises(KeyError):
         nginx_config.fill_in("listen ${SLUICE_UNKNOWN};", {})
-
-
-def seconds(text: str) -> float:
-    match = re.fullmatch(r"(\d+)s", text)
-    assert match, text
-    return float(match[1])

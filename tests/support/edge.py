@@ -3,22 +3,25 @@
 import json
 import os
 import pwd
-import shutil
 import socket
 import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from app.timeouts import ledger
 from deploy import nginx_config
+from deploy.nginx_build import look_at
 from deploy.processes import die_with_parent
+from tests.support.certificate import Certificate
 from tests.support.chain import free_port
+from tests.support.nginx_builds import installed
 
 START_SECONDS_MAX = 10.0
 WAIT_SECONDS_MAX = 10.0
@@ -129,13 +132,23 @@ def _read_request(
 
 
 class Edge:
-    """NGINX before one worker for each of `scripts`; None is a worker that died."""
+    """NGINX before one worker for each of `scripts`; None is a worker that died.
 
-    def __init__(self, *scripts: Script | None) -> None:
-        self._scripts = scripts
+    Args:
+        nginx: which; by default this machine's.
+        options: folders of nginx/options. With `tls`, certificate and key are those of `Certificate`.
+        config: in the place of what `nginx_config.values` is given otherwise.
+    """
+
+    def __init__(
+        self, *scripts: Script | None, nginx: str | None = None, options: Sequence[str] = (), **config: Any
+    ) -> None:
+        self._scripts, self._options, self._config = scripts, options, config
+        self._nginx = nginx or installed()
         self._stack = ExitStack()
-        self.port = free_port()
+        self.port, self.tls_port = free_port(), free_port()
         self.url = f"http://127.0.0.1:{self.port}"
+        self.tls_url = f"https://127.0.0.1:{self.tls_port}"
 
     def __enter__(self) -> "Edge":
         with ExitStack() as stack:
@@ -144,7 +157,7 @@ class Edge:
             self.workers = [Worker(path, script) for path, script in zip(sockets, self._scripts, strict=True)]
             for worker in self.workers:
                 stack.callback(worker.close)
-            self._start_nginx(stack, sockets)
+            self._start_nginx(stack)
             self._stack = stack.pop_all()
         return self
 
@@ -179,16 +192,50 @@ class Edge:
             raise
         return client
 
-    def _start_nginx(self, stack: ExitStack, sockets: list[Path]) -> None:
-        values = nginx_config.values(listen=f"127.0.0.1:{self.port}", sockets=sockets, waits=ledger())
-        main = nginx_config.render(self.prefix, values)
-        nginx = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/local/sbin:/usr/sbin")
-        assert nginx, "nginx is missing"
+    def configure(self, **config: Any) -> None:
+        """Writes the configuration anew, with these values besides those that it had."""
+        self._config |= config
+        build = look_at(self._nginx)
+        sockets = [self.prefix / f"worker-{slot}.sock" for slot, _ in enumerate(self._scripts, 1)]
+        given: dict[str, Any] = {
+            "listen": f"127.0.0.1:{self.port}",
+            "sockets": sockets,
+            "waits": ledger(),
+            "ops_listen": [f"unix:{self.prefix}/ops.sock"],
+            "streams_max": 10_000,
+            "client_requests_per_second": 10_000,
+        }
+        values = nginx_config.values(**given | self._config)
+        if "tls" in self._options:
+            certificate = Certificate.of(self.prefix)
+            values |= nginx_config.tls_values(
+                build,
+                listen=f"127.0.0.1:{self.tls_port}",
+                port=self.tls_port,
+                certificate=certificate.chain,
+                key=certificate.key,
+                chosen=self._options,
+            )
+        nginx_config.render(self.prefix, values, build, self._options)
+
+    def signal(self, name: str) -> None:
+        """`reload`, `quit`, …: as an operator does it."""
+        subprocess.run([*self._command, "-s", name], check=True, capture_output=True, timeout=WAIT_SECONDS_MAX)
+
+    def _start_nginx(self, stack: ExitStack) -> None:
+        self.configure()
         user = f" user {pwd.getpwuid(0).pw_name};" if os.geteuid() == 0 else ""
-        command = [nginx, "-p", str(self.prefix), "-c", str(main), "-e", "stderr", "-g", f"daemon off;{user}"]
-        process = subprocess.Popen(command, preexec_fn=die_with_parent())  # noqa: PLW1509 - two system calls, no lock
-        stack.callback(process.wait, WAIT_SECONDS_MAX)
-        stack.callback(process.terminate)
+        folder = str(self.prefix)
+        self._command = [self._nginx, "-p", folder, "-c", f"{folder}/nginx.conf", "-e", "stderr"]
+        self._command += ["-g", f"daemon off;{user}"]
+        with (self.prefix / "stderr").open("wb") as output:
+            self.process = subprocess.Popen(
+                self._command,
+                stderr=output,
+                preexec_fn=die_with_parent(),  # noqa: PLW1509 - two system calls, no lock
+            )
+        stack.callback(self.process.wait, WAIT_SECONDS_MAX)
+        stack.callback(self.process.terminate)
         self._wait_until_listening()
 
     def _wait_until_listening(self) -> None:
@@ -198,5 +245,6 @@ class Edge:
                 self.connect().close()
                 return
             except ConnectionRefusedError:
-                assert time.monotonic() < deadline, (self.prefix / "error.log").read_text()
+                assert time.monotonic() < deadline, (self.prefix / "stderr").read_text()
+                assert self.process.poll() is None, (self.prefix / "stderr").read_text()
                 time.sleep(0.02)

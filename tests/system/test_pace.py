@@ -56,7 +56,7 @@ def model(models: Models) -> str:
 @pytest.fixture(scope="module")
 def impatient_proxy(chain: Chain) -> Chain:
     """NGINX as somebody may have configured it: it gives up on a worker that is silent for three seconds."""
-    reconfigure(chain, "20-timeouts.conf", "proxy_read_timeout", f"{PROXY_CUTS_SECONDS}s")
+    reconfigure(chain, "http-timeouts.conf", "proxy_read_timeout", f"{PROXY_CUTS_SECONDS}s")
     return chain
 
 

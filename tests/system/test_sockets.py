@@ -28,7 +28,7 @@ BEFORE_SECONDS, AFTER_SECONDS = 1.0, 2.5
 # NGINX is to be the first to close, by less than in earnest, so that the test is short.
 NGINX_KEEPS_SECONDS, WORKER_KEEPS_SECONDS = 1, 2
 MOMENT_SECONDS = 0.25
-UPSTREAM_CONF = "10-upstream.conf"
+UPSTREAM_CONF = "http-upstream.conf"
 
 
 @pytest.fixture(scope="module")

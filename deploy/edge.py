@@ -1,0 +1,119 @@
+"""NGINX as the settings want it: its addresses, its options, its configuration, its command line."""
+
+import math
+import os
+import pwd
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from app.capacity import capacity
+from app.settings import Settings, SettingsError
+from app.timeouts import ledger
+from deploy import nginx_config, preflight
+from deploy.nginx_build import look_at
+
+# What server_name takes without a quote, except regular expressions.
+NAMES = re.compile(r"[\w.*\-\[\]: ]*")
+
+
+@dataclass(frozen=True)
+class Edge:
+    """One NGINX. `prefix` is its folder, `sockets` are the workers'."""
+
+    settings: Settings
+    nginx: str
+    prefix: Path
+    ops_socket: Path
+    sockets: Sequence[Path]
+
+    @property
+    def addresses(self) -> list[str]:
+        """What it listens on by stream: host:port, or a Unix socket's path."""
+        settings = self.settings
+        ports = [settings.port, settings.tls_port] if settings.tls_certificate else [settings.port]
+        found = [self._address(port) for port in ports]
+        return [*found, str(self.ops_socket), *([settings.ops_bind] if settings.ops_bind else [])]
+
+    @property
+    def globals(self) -> str:
+        """What its command line says."""
+        # Root's NGINX would give its processes to `nobody`, who may not open the workers' sockets.
+        user = f" user {pwd.getpwuid(0).pw_name};" if os.geteuid() == 0 else ""
+        return f"daemon off;{user}"
+
+    @property
+    def command(self) -> list[str]:
+        main = self.prefix / "nginx.conf"
+        return [self.nginx, "-p", str(self.prefix), "-c", str(main), "-e", "stderr", "-g", self.globals]
+
+    def prepare(self) -> None:
+        """Writes its configuration, and has it look at that.
+
+        Raises:
+            Refused: it cannot be, and why.
+            SettingsError: a setting cannot go into it.
+        """
+        settings, build = self.settings, look_at(self.nginx)
+        found = values(
+            settings,
+            listen=self._address(settings.port),
+            sockets=self.sockets,
+            ops_listen=[f"unix:{self.ops_socket}", *([settings.ops_bind] if settings.ops_bind else [])],
+        )
+        tls = settings.tls_certificate is not None
+        options = nginx_config.options(hosts=bool(settings.server_names), tls=tls, http3=settings.http3)
+        if settings.tls_certificate:
+            if not settings.tls_key:
+                raise preflight.Refused("SLUICE_TLS_KEY: missing, and SLUICE_TLS_CERTIFICATE is set", status=2)
+            if settings.http3 and not build.http3:
+                raise preflight.Refused(f"SLUICE_HTTP3: {self.nginx} was built without it", status=2)
+            found |= nginx_config.tls_values(
+                build,
+                listen=self._address(settings.tls_port),
+                port=settings.tls_port,
+                certificate=settings.tls_certificate.resolve(),
+                key=settings.tls_key.resolve(),
+                chosen=options,
+            )
+        nginx_config.render(self.prefix, found, build, options)
+        preflight.nginx_accepts(self.command)
+
+    def _address(self, port: int) -> str:
+        host = self.settings.host
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def values(settings: Settings, **placed: Any) -> dict[str, str]:
+    """The templates' values that follow from the settings; `placed` are those that do from where it runs.
+
+    Raises:
+        SettingsError: one of them cannot go into NGINX's configuration.
+    """
+    if not NAMES.fullmatch(settings.server_names):
+        raise SettingsError(f"SLUICE_SERVER_NAMES: should be names of hosts (it is {settings.server_names!r})")
+    return nginx_config.values(
+        waits=ledger() | settings.derived_waits(),
+        streams_max=settings.edge_streams_max or streams_max(settings.workers),
+        client_streams_max=settings.client_streams_max,
+        client_requests_per_second=settings.client_requests_per_second,
+        server_names=settings.server_names,
+        proxies=[part.strip() for part in settings.trusted_proxies.split(",") if part.strip()],
+        **placed,
+    )
+
+
+def streams_max(workers: int) -> int:
+    """What that many workers' NGINX lets through: by the number that was measured."""
+    found = capacity()
+    return math.ceil(found.nginx_streams_max / found.workers_per_pod * workers)
+
+
+def url(settings: Settings) -> str:
+    """Where a person on this machine finds it."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)  # noqa: S104 - looked for, not bound
+    if settings.tls_certificate:
+        return f"https://{host}:{settings.tls_port}"
+    return f"http://{host}:{settings.port}"
