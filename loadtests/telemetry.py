@@ -1,0 +1,220 @@
+"""What Locust is told of streams beside its requests, and whether a run can be believed.
+
+Every stream adds to Locust's own statistics, under its scenario's name: TTFT, GAP (each gap between tokens), LARGEST
+GAP, TOKENS, RESUME and OUTCOME. So they are in the table, the CSV, the web page's charts (/streams) and, with
+`--processes` or workers, in the sums of all. They leave out `Aggregated`, which stays that of requests. Every stream is
+also a line in the journal, exact where the statistics are rounded.
+"""
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import gevent
+import locust.stats
+from locust import events
+from locust.env import Environment
+from locust.event import EventHook
+from locust.runners import MasterRunner, WorkerRunner
+
+from loadtests.arrivals import Arrivals
+from loadtests.observation import Journal, Observation
+
+# Fired for every stream that is over, with `observation`: for whoever wants to know more than we count.
+stream_ended = EventHook()
+
+# A run of Locust is late by what other greenlets take; later than this, gaps are its own.
+LOOP_LAG_P99_MS_MAX = 10.0
+LOOP_PERIOD_SECONDS = 0.02
+_CLOCK_ORIGIN = time.time() - time.perf_counter()
+
+
+def now() -> float:
+    """Seconds that only go forward, and compare between machines as far as their clocks agree."""
+    return _CLOCK_ORIGIN + time.perf_counter()
+
+
+def bucket(milliseconds: float) -> int:
+    """Three significant digits, where Locust rounds 10 s and more to whole seconds."""
+    if milliseconds < 1000:
+        return round(milliseconds)
+    digits = len(str(int(milliseconds)))
+    return int(round(milliseconds, 3 - digits))
+
+
+class Telemetry:
+    """One for each process of Locust."""
+
+    def __init__(self, environment: Environment) -> None:
+        self._environment = environment
+        self._options: Any = environment.parsed_options
+        self._lags: list[float] = []
+        self._started = now()
+        self._loop: gevent.Greenlet | None = None
+        self.journal: Journal | None = None
+        self.arrivals: Arrivals | None = None
+
+    def start(self, per_second: float) -> None:
+        """A test begins; with arrivals in the open model, if there is a rate."""
+        self._started = now()
+        self._lags.clear()
+        runner = self._environment.runner
+        if isinstance(runner, MasterRunner):
+            return
+        index = getattr(runner, "worker_index", 0) if isinstance(runner, WorkerRunner) else 0
+        if folder := self._options.records:
+            self.journal = Journal(Path(folder), f"streams-{max(index, 0)}-{os.getpid()}")
+        if per_second:
+            # Sums of independent Poisson processes are one: each process takes its share.
+            share = per_second / max(1, self._options.generators)
+            self.arrivals = Arrivals(share, self._options.seed + max(index, 0), self._started)
+        self._loop = gevent.spawn(self._watch_loop)
+
+    def due(self) -> float:
+        """When the next stream of this process is due; waits for it in the open model."""
+        if self.arrivals is None:
+            return now()
+        due = self.arrivals.take()
+        gevent.sleep(max(0.0, due - now()))
+        self.arrivals.began(due, now())
+        return due
+
+    def ended(self, observation: Observation) -> None:
+        """Count a stream that is over."""
+        name = observation.scenario
+        if observation.ttft is not None:
+            self._log(name, "TTFT", observation.ttft)
+        for gap in observation.gaps:
+            self._log(name, "GAP", gap)
+        if observation.largest_gap is not None:
+            self._log(name, "LARGEST GAP", observation.largest_gap)
+        for resume in observation.resumes:
+            self._log(name, "RESUME", resume)
+        self._environment.stats.get(name, "TOKENS").log(observation.tokens, 0)
+        self._environment.stats.get(f"{name}: {observation.outcome}", "OUTCOME").log(0, 0)
+        if self.journal:
+            self.journal.write(observation)
+        stream_ended.fire(observation=observation)
+
+    def stop(self) -> None:
+        """The test is over."""
+        if self._loop is not None:
+            self._loop.kill()
+            self._loop = None
+        if self.journal:
+            self.journal.close()
+            self.journal = None
+
+    def complaints(self) -> list[str]:
+        """Why this process's figures cannot be believed; nothing when they can."""
+        found = self.arrivals.complaints(now() - self._started) if self.arrivals else []
+        lags = sorted(self._lags)
+        if lags and (late := 1000 * lags[int(0.99 * (len(lags) - 1))]) > LOOP_LAG_P99_MS_MAX:
+            found.append(f"the generator's loop was {late:.1f} ms late (p99), at most {LOOP_LAG_P99_MS_MAX:g} ms")
+        if getattr(self._environment.runner, "cpu_warning_emitted", False):
+            found.append("the generator used more than 90 % of its core: take more --processes")
+        return found
+
+    def _log(self, name: str, kind: str, seconds: float) -> None:
+        # An int is what Locust expects; `bucket` would round it anyhow.
+        self._environment.stats.get(name, kind).log(round(1000 * seconds), 0)
+
+    def _watch_loop(self) -> None:
+        while True:
+            before = now()
+            gevent.sleep(LOOP_PERIOD_SECONDS)
+            self._lags.append(max(0.0, now() - before - LOOP_PERIOD_SECONDS))
+
+
+def install() -> None:
+    """Hooks it all into Locust. Importing would do, if order did not matter."""
+    locust.stats.bucket_response_time = bucket
+    events.init_command_line_parser.add_listener(_add_options)
+    events.init.add_listener(_init)
+    events.test_start.add_listener(_start)
+    events.test_stop.add_listener(_stop)
+    events.report_to_master.add_listener(_report)
+    events.worker_report.add_listener(_reported)
+    events.quitting.add_listener(_judge)
+
+
+def telemetry(environment: Environment) -> Telemetry:
+    """The one of this process."""
+    found: Telemetry = environment.sluice_telemetry  # type: ignore[attr-defined]
+    return found
+
+
+def _add_options(parser: Any) -> None:
+    group = parser.add_argument_group("Streams")
+    group.add_argument("--model", default="simulator", help="which model is asked")
+    group.add_argument(
+        "--pace", type=float, default=20.0, help="tokens a second of the simulator; 0: it is a real model"
+    )
+    group.add_argument("--api-key", default="", env_var="SLUICE_LOAD_API_KEY", help="sent as a bearer token")
+    group.add_argument("--records", default="", help="folder for a line of JSON for each stream")
+    group.add_argument("--arrivals", type=float, default=0.0, help="streams a second, begun whatever the server does")
+    group.add_argument("--generators", type=int, default=1, help="processes that share --arrivals")
+    group.add_argument("--seed", type=int, default=1, help="of arrivals, sizes and texts")
+    group.add_argument("--disturb", default="", help="`deploy`, `kill`, or a command, run in the middle of the test")
+    group.add_argument("--disturb-after", type=float, default=15.0, help="seconds from the start")
+    group.add_argument("--state-dir", default="var", help="of the `make run` that is disturbed")
+
+
+def _init(environment: Environment, **_: Any) -> None:
+    environment.sluice_telemetry = Telemetry(environment)  # type: ignore[attr-defined]
+    environment.sluice_complaints = []  # type: ignore[attr-defined]
+
+
+def _start(environment: Environment, **_: Any) -> None:
+    options: Any = environment.parsed_options
+    if options.arrivals and options.processes and options.generators == 1:
+        options.generators = abs(options.processes)
+    telemetry(environment).start(options.arrivals)
+
+
+def _stop(environment: Environment, **_: Any) -> None:
+    own = telemetry(environment)
+    if not isinstance(environment.runner, WorkerRunner):
+        environment.sluice_complaints += own.complaints()  # type: ignore[attr-defined]
+    own.stop()
+
+
+def _report(client_id: str, data: dict[str, Any]) -> None:
+    """What a worker tells the master of itself."""
+    del client_id
+    if environment := _environments.get("worker"):
+        data["complaints"] = telemetry(environment).complaints()
+
+
+def _reported(client_id: str, data: dict[str, Any]) -> None:
+    if (environment := _environments.get("master")) is not None:
+        _latest[client_id] = [f"{client_id}: {text}" for text in data.get("complaints", [])]
+        environment.sluice_complaints = [text for texts in _latest.values() for text in texts]  # type: ignore[attr-defined]
+
+
+_environments: dict[str, Environment] = {}
+_latest: dict[str, list[str]] = {}
+
+
+def _remember(environment: Environment, **_: Any) -> None:
+    kinds = {WorkerRunner: "worker", MasterRunner: "master"}
+    for kind, name in kinds.items():
+        if isinstance(environment.runner, kind):
+            _environments[name] = environment
+
+
+events.init.add_listener(_remember)
+
+
+def _judge(environment: Environment, **_: Any) -> None:
+    """A verdict as the last line, and as the exit code."""
+    if isinstance(environment.runner, WorkerRunner):
+        return
+    complaints: list[str] = environment.sluice_complaints  # type: ignore[attr-defined]
+    for complaint in complaints:
+        print(f"INVALID: {complaint}")
+    if complaints:
+        environment.process_exit_code = 1
+    elif environment.stats.total.num_requests:
+        print("VALID: the generator kept up")

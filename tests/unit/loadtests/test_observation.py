@@ -1,0 +1,84 @@
+"""What is kept of a stream, and what its events mean."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from loadtests.capacity.records import read_records
+from loadtests.observation import Journal, Observation, Outcome
+from loadtests.sse import Event
+from loadtests.surfaces import Meaning, Native, OpenAI, Wish
+
+
+def observed() -> Observation:
+    """Due at 1 s, opened at 1.2, tokens at 1.5, 1.6 and 1.9, cut at 2.0, back at 2.5, on at 2.6."""
+    seen = Observation("short chat", scheduled=1.0, opened=1.2)
+    for at in (1.5, 1.6, 1.9):
+        seen.token(at)
+    seen.cut(2.0)
+    for at in (2.5, 2.6):
+        seen.token(at)
+    seen.end(2.7, Outcome.FINISHED)
+    return seen
+
+
+def test_the_first_token_counts_from_when_the_stream_was_due() -> None:
+    assert observed().ttft == pytest.approx(0.5)
+
+
+def test_the_time_of_a_resume_is_no_gap_of_the_stream() -> None:
+    seen = observed()
+
+    assert seen.gaps == pytest.approx([0.1, 0.3, 0.1])
+    assert seen.largest_gap == pytest.approx(0.3)
+    assert seen.resumes == pytest.approx([0.5])
+    assert seen.tokens == 5
+
+
+def test_the_journal_is_what_the_sweep_reads(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "records", "streams-0")
+    journal.write(observed())
+    silent = Observation("short chat", 3.0, 3.0)
+    silent.end(43.0, Outcome.SILENT)
+    journal.write(silent)
+    journal.close()
+
+    first, second = read_records(tmp_path / "records" / "streams-0.jsonl")
+
+    assert (first.ttft_ms, first.largest_gap_ms, first.tokens, first.outcome) == (500, 300, 5, "finished")
+    assert (second.ttft_ms, second.largest_gap_ms, second.outcome) == (None, None, "silent")
+
+
+def chunk(**delta: str) -> Event:
+    return Event("message", json.dumps({"choices": [{"index": 0, "delta": delta}]}), "", None)
+
+
+@pytest.mark.parametrize(
+    ("event", "meaning"),
+    [
+        (chunk(content="Hello"), Meaning.TOKEN),
+        (chunk(role="assistant", content=""), Meaning.OTHER),
+        (chunk(), Meaning.OTHER),
+        (Event("message", '{"choices": [], "usage": {"total_tokens": 3}}', "", None), Meaning.OTHER),
+        (Event("message", '{"error": {"message": "no"}}', "", None), Meaning.FAILED),
+        (Event("message", "[DONE]", "", None), Meaning.DONE),
+    ],
+)
+def test_only_text_is_a_token_of_openai_s_stream(event: Event, meaning: Meaning) -> None:
+    assert OpenAI().meaning(event) is meaning
+
+
+def test_an_event_that_nobody_knows_is_passed_over() -> None:
+    assert Native().meaning(Event("notice", "{}", "", None)) is Meaning.OTHER
+
+
+def test_a_real_model_is_not_asked_for_the_simulator_s_options() -> None:
+    asked = Native().body(Wish("Hello", 50, tokens_per_second=None), "gpt-x")
+
+    assert asked == {"prompt": "Hello", "model": "gpt-x", "stream": True, "max_tokens": 50}
+    assert Native().body(Wish("Hello", 50, 20, seed=3), "simulator")["simulator"] == {
+        "tokens": 50,
+        "tokens_per_second": 20,
+        "seed": 3,
+    }
