@@ -94,7 +94,7 @@ class Settings(BaseSettings):
         "", description="Principals that metrics tell apart, with commas; all others are `other`."
     )
     nginx_status: Path | None = Field(
-        None, description="NGINX's Unix socket for its status; by default `nginx/status.sock` in the state folder."
+        None, description="NGINX's Unix socket for its status; by default `ops.sock` beside the workers' sockets."
     )
     certificate_file: Path | None = Field(
         None, description="Certificate of the address that clients use, in PEM; metrics say when it is over."
@@ -173,7 +173,7 @@ class Settings(BaseSettings):
     @property
     def nginx_status_path(self) -> Path:
         """The socket of NGINX's status, also where nothing was said."""
-        return self.nginx_status or self.state_dir.absolute() / "nginx" / "status.sock"
+        return self.nginx_status or (self.socket_dir or self.state_dir.absolute() / "run") / "ops.sock"
 
     @property
     def token_key_path(self) -> Path:

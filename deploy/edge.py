@@ -1,18 +1,23 @@
-"""NGINX as the settings want it: its addresses, its options, its configuration, its command line."""
+"""NGINX as the settings want it: its addresses, its options, its configuration, its command line.
+
+`python -m deploy.edge start` writes the configuration and becomes NGINX; `reload` has a running one read it anew. For
+those who run it without `make run`: systemd.
+"""
 
 import math
 import os
 import pwd
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from app.capacity import capacity
-from app.settings import Settings, SettingsError
+from app.settings import Settings, SettingsError, load_settings
 from app.timeouts import ledger
-from deploy import nginx_config, preflight
+from deploy import listen, nginx_config, preflight
 from deploy.nginx_build import look_at
 
 # What server_name takes without a quote, except regular expressions.
@@ -117,3 +122,25 @@ def url(settings: Settings) -> str:
     if settings.tls_certificate:
         return f"https://{host}:{settings.tls_port}"
     return f"http://{host}:{settings.port}"
+
+
+def main(verb: str) -> None:
+    """Write the configuration, and become NGINX or tell the one that runs."""
+    try:
+        settings = load_settings()
+        run_dir = settings.socket_dir or settings.state_dir.absolute() / "run"
+        sockets = [run_dir / f"worker-{slot}.sock" for slot in range(1, settings.workers + 1)]
+        prefix = settings.state_dir.absolute() / "nginx"
+        edge = Edge(settings, preflight.find_nginx(), prefix, run_dir / "ops.sock", sockets)
+        edge.prepare()
+        if verb == "reload":
+            os.execv(edge.nginx, [*edge.command, "-s", "reload"])
+        listen.main(*edge.addresses, "--", *edge.command)
+    except (SettingsError, preflight.Refused, OSError) as error:
+        sys.exit(f"sluice: {error}")
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] not in (["start"], ["reload"]):
+        sys.exit("usage: python -m deploy.edge start|reload")
+    main(sys.argv[1])

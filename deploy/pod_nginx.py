@@ -13,7 +13,7 @@ from deploy.nginx_build import Build
 
 # Of the image that deploy/Dockerfile begins with. TLS ends before the pod, so its OpenSSL decides nothing.
 IMAGE = Build(version=(1, 30, 4), openssl=(3, 0), http3=True)
-# Within the pod: its containers share one loopback.
+# For whoever asks from within the pod, besides the exporter, which has the Unix socket.
 OPS = "127.0.0.1:8081"
 
 
@@ -25,7 +25,7 @@ def write(settings: Settings, source: Path, prefix: Path, listen: str) -> None:
         settings,
         listen=listen,
         sockets=[settings.socket_dir / f"worker-{slot}.sock" for slot in range(1, settings.workers + 1)],
-        ops_listen=[OPS],
+        ops_listen=[f"unix:{settings.socket_dir / 'ops.sock'}", OPS],
         # The kubelet keeps what containers write to their output, and rotates it.
         access_log="/dev/stdout",
         error_log="/dev/stderr",

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 ANSWER_SECONDS_MAX = 1.0
 ANSWER_BYTES_MAX = 4096
-_REQUEST = b"GET /status HTTP/1.0\r\nHost: localhost\r\n\r\n"
+_REQUEST = b"GET /stub_status HTTP/1.0\r\nHost: localhost\r\n\r\n"
 _ANSWER = re.compile(
     rb"Active connections: \d+ \n"
     rb"server accepts handled requests\n"
