@@ -9,7 +9,7 @@ import structlog
 from fastapi import FastAPI
 from gunicorn.arbiter import Arbiter
 
-from app.api import anthropic, auth, docs, errors, health, native, openai, playground, tasks
+from app.api import anthropic, auth, docs, errors, health, native, openai, playground, responses, tasks
 from app.api import streams as streams_api
 from app.api.context import Context
 from app.catalog import CatalogError, adopted, load_catalog
@@ -114,7 +114,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         docs_url=None,
         redoc_url=None,
     )
-    for surface in (openai, anthropic, native, streams_api, tasks, auth, health, docs, playground):
+    for surface in (openai, responses, anthropic, native, streams_api, tasks, auth, health, docs, playground):
         app.include_router(surface.router)
     for router in (native.ticketed, streams_api.ticketed, tasks.ticketed, auth.public):
         app.include_router(router)

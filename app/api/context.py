@@ -36,6 +36,9 @@ from app.streams.sse import Encoder
 
 TRACE_HEADERS = ("traceparent", "tracestate")
 IDEMPOTENCY_KEY_CHARACTERS_MAX = 255
+BACKGROUND = "responses.background"
+# Nobody is meant to read these to their end.
+UNATTENDED = frozenset({TASKS, BACKGROUND})
 _POLICIES: tuple[OnDisconnect, ...] = ("cancel", "grace", "finish")
 
 
@@ -252,8 +255,7 @@ class Wanted:
             principal=self.who.principal,
             surface=self.surface,
             request=bounded,
-            # Nobody is meant to read a task to its end.
-            on_disconnect=self.ctx.policy(policy) if self.surface != TASKS else "finish",
+            on_disconnect=self.ctx.policy(policy) if self.surface not in UNATTENDED else "finish",
             grace_seconds=self.ctx.grace_seconds,
             created_unix=int(time()),
             idempotency=key,
@@ -263,15 +265,23 @@ class Wanted:
 
 
 def resume(
-    ctx: Context, who: Caller, reader: Callable[[], Awaitable[Reader]], encoder: Callable[[Reader], Encoder]
+    ctx: Context,
+    who: Caller,
+    reader: Callable[[], Awaitable[Reader]],
+    encoder: Callable[[Reader], Encoder],
+    resumable: bool = True,
 ) -> StreamResponse:
-    """Answer with what follows a cursor."""
+    """Answer with what follows a cursor.
+
+    Args:
+        resumable: whether the client understands that it should come back.
+    """
     return StreamResponse(
         encoder,
         begins=False,
         terms=ctx.terms,
         open_reader=reader,
-        resumable=True,
+        resumable=resumable,
         valid_seconds=who.identity.seconds_left,
     )
 

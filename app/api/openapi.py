@@ -6,11 +6,13 @@ from pydantic import BaseModel
 
 from app.api.anthropic_schemas import AnthropicErrorAnswer, MessageAnswer
 from app.api.openai_schemas import ChatCompletion, OpenAIErrorAnswer
+from app.api.responses_schemas import ResponseAnswer
 from app.api.schemas import ErrorAnswer
 from app.events import Done, Event, Token, Usage
 from app.streams.log import Cursor
 from app.streams.sse import Encoder, NativeEncoder, OpenAIEncoder
 from app.streams.sse_anthropic import AnthropicEncoder
+from app.streams.sse_responses import ResponsesEncoder
 from app.streams.sse_tasks import TaskEncoder
 
 Responses = dict[int | str, dict[str, Any]]
@@ -28,8 +30,10 @@ def _task_example(encoder: TaskEncoder) -> str:
 
 
 _ID = "pYnkZ0gC2rT1uVwX3yZaBcDe"
+_RESPONSE = {"id": f"resp_{_ID}", "object": "response", "created_at": 1_790_000_000, "model": "simulator"}
 NATIVE_STREAM = _example(NativeEncoder(_ID, "simulator"))
 OPENAI_STREAM = _example(OpenAIEncoder(f"chatcmpl-{_ID}", "simulator", 1_790_000_000, include_usage=False))
+RESPONSES_STREAM = _example(ResponsesEncoder(_RESPONSE))
 ANTHROPIC_STREAM = _example(AnthropicEncoder(f"msg_{_ID}", "simulator"))
 TASK_STREAM = _task_example(TaskEncoder(_ID, total=1))
 _ERRORS = {
@@ -74,6 +78,11 @@ def task_events() -> Responses:
 def openai_responses() -> Responses:
     """Of /v1/chat/completions."""
     return _responses(ChatCompletion, OPENAI_STREAM, OpenAIErrorAnswer)
+
+
+def responses_responses() -> Responses:
+    """Of /v1/responses."""
+    return _responses(ResponseAnswer, RESPONSES_STREAM, OpenAIErrorAnswer)
 
 
 def anthropic_responses() -> Responses:

@@ -3,6 +3,7 @@
 from typing import Any
 
 from app.events import Done, Token
+from app.streams.log import StreamRecord
 from app.streams.tool_calls import tool_calls
 
 
@@ -13,10 +14,14 @@ class Answer:
         tokens: all of them, of every kind, in order.
     """
 
-    def __init__(self, stream_id: str, tokens: list[Token], done: Done) -> None:
-        self.stream_id = stream_id
+    def __init__(self, record: StreamRecord, tokens: list[Token], done: Done) -> None:
+        self.record = record
         self.done = done
-        self._tokens = tokens
+        self.tokens = tokens
+
+    @property
+    def stream_id(self) -> str:
+        return self.record.stream_id
 
     @property
     def text(self) -> str:
@@ -28,7 +33,7 @@ class Answer:
 
     @property
     def tool_calls(self) -> list[dict[str, Any]]:
-        return tool_calls(self._tokens)
+        return tool_calls(self.tokens)
 
     def _joined(self, kind: str) -> str:
-        return "".join(token.text for token in self._tokens if token.kind == kind)
+        return "".join(token.text for token in self.tokens if token.kind == kind)

@@ -261,7 +261,7 @@ class BatchResponse(ReaderResponse):
             assert type(last) is Failed
             return await self._fail(last, reader, scope, connection)
         tokens = [event for event in events if type(event) is Token]
-        body = self._body(Answer(reader.record.stream_id, tokens, last))
+        body = self._body(Answer(reader.record, tokens, last))
         answer = JSONResponse(body, headers={"X-Stream-Id": reader.record.stream_id})
         await answer(scope, _receive_nothing, connection.send)  # type: ignore[arg-type]
         return "completed"

@@ -9,9 +9,10 @@ import pytest
 
 import app.api.anthropic_schemas
 import app.api.openai_schemas
+import app.api.responses_schemas
 import app.api.schemas
 import app.api.task_schemas
-from app.api.openapi import ANTHROPIC_STREAM, NATIVE_STREAM, OPENAI_STREAM, TASK_STREAM
+from app.api.openapi import ANTHROPIC_STREAM, NATIVE_STREAM, OPENAI_STREAM, RESPONSES_STREAM, TASK_STREAM
 from tests.support.server import AppServer
 from tests.support.sse import decode
 
@@ -22,11 +23,14 @@ STREAMING = {
     ("get", "/api/v1/streams/{stream_id}"),
     ("post", "/v1/chat/completions"),
     ("post", "/v1/messages"),
+    ("post", "/v1/responses"),
+    ("get", "/v1/responses/{response_id}"),
     ("get", "/api/v1/tasks/{task_id}/events"),
 }
 # A surface's errors and its example of a stream, by the beginning of its paths; the first that fits.
 SURFACES = {
     "/v1/messages": ("AnthropicErrorAnswer", ANTHROPIC_STREAM),
+    "/v1/responses": ("OpenAIErrorAnswer", RESPONSES_STREAM),
     "/v1/": ("OpenAIErrorAnswer", OPENAI_STREAM),
     "/api/v1/tasks": ("ErrorAnswer", TASK_STREAM),
     "/": ("ErrorAnswer", NATIVE_STREAM),
@@ -57,7 +61,13 @@ def operations(api: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]
 
 
 def models() -> dict[str, type[pydantic.BaseModel]]:
-    modules = (app.api.schemas, app.api.task_schemas, app.api.openai_schemas, app.api.anthropic_schemas)
+    modules = (
+        app.api.schemas,
+        app.api.task_schemas,
+        app.api.openai_schemas,
+        app.api.responses_schemas,
+        app.api.anthropic_schemas,
+    )
     found = {name: each for module in modules for name, each in vars(module).items()}
     return {
         name: each for name, each in found.items() if isinstance(each, type) and issubclass(each, pydantic.BaseModel)
@@ -134,6 +144,7 @@ def test_the_examples_of_streams_are_streams(api: dict[str, Any]) -> None:
     assert [frame.event for frame in decode(NATIVE_STREAM.encode())] == ["token", "done"]
     assert done.json()["metadata"]["stream_id"] in done.id
     assert decode(OPENAI_STREAM.encode())[-1].data == "[DONE]"
+    assert decode(RESPONSES_STREAM.encode())[-1].event == "response.completed"
     assert decode(ANTHROPIC_STREAM.encode())[-1].event == "message_stop"
     for method, path in STREAMING:
         example = api["paths"][path][method]["responses"]["200"]["content"]["text/event-stream"]["example"]

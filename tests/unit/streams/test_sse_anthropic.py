@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from app.errors import UpstreamInvalid
 from app.events import Done, Event, Failed, Reset, Token, Usage
 from app.streams.answer import Answer
-from app.streams.log import Cursor
+from app.streams.log import Cursor, StreamRecord
 from app.streams.sse_anthropic import AnthropicEncoder, anthropic_error, anthropic_message
+from tests.support.providers import REQUEST
 from tests.support.sse import decode
 
 DONE = Done("stop", Usage(5, 2), duration_ms=41)
@@ -57,7 +58,8 @@ def steps(*events: Event, signed: bool = False) -> list[str]:
 
 
 def message(*tokens: Token, done: Done = DONE) -> dict[str, Any]:
-    return anthropic_message(Answer("s1", list(tokens), done), "m")
+    record = StreamRecord("s1", "anybody", "anthropic", REQUEST, "cancel", 1.0, 1_790_000_000)
+    return anthropic_message(Answer(record, list(tokens), done), "m")
 
 
 def test_a_stream_in_golden_bytes() -> None:
