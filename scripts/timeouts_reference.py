@@ -60,7 +60,10 @@ PLACES = (
     Place("nginx_stop_seconds", "deploy/systemd/sluice-nginx.service", r"^TimeoutStopSec=#$"),
     Place("exporter_stop_seconds", "deploy/systemd/sluice-exporter.service", r"^TimeoutStopSec=#$"),
     Place("pod_grace_seconds", "k8s/base/*.yaml", r"^\s*terminationGracePeriodSeconds: #\b"),
-    Place("pod_grace_seconds", "deploy/compose*.yaml", r"^\s*stop_grace_period: #s\b"),
+    *(
+        Place(wait, "deploy/compose.yaml", rf"^\s*stop_grace_period: #s  . {wait}$")
+        for wait in ("gunicorn_stop_seconds", "nginx_stop_seconds", "exporter_stop_seconds")
+    ),
     Place("trace_decision_seconds", "deploy/otel/*.yaml", r"^\s*decision_wait: #s\b"),
 )
 

@@ -52,7 +52,7 @@ def test_there_is_one_for_each_question_an_operator_has() -> None:
 
 
 def test_they_are_the_same_bytes_each_time() -> None:
-    assert source.files() == {path.name: path.read_text() for path in FOLDER.iterdir()}
+    assert source.files() == {path.name: path.read_text() for path in FOLDER.glob("*.json")}
     assert source.files() == source.files()
 
 
