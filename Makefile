@@ -70,6 +70,10 @@ bench: $(DEVELOPMENT) ## Measure what a token costs (loadtests/bench)
 
 capacity: $(DEVELOPMENT) ## Find how many streams a worker carries, and write it to deploy/capacity.json if it can be believed
 	$(PYTHON) -m loadtests.capacity $(ARGS)
+	$(PYTHON) -m scripts.generate
+
+plan: $(DEVELOPMENT) ## What a number of streams takes: pods, limits, Redis (STREAMS=5000, GROWTH=0.33 a minute)
+	@$(PYTHON) -m loadtests.capacity.plan --streams $(or $(STREAMS),1000) $(if $(GROWTH),--growth $(GROWTH))
 
 examples: $(DEVELOPMENT) ## Run the example clients against a running server
 	@examples/run.sh
@@ -81,4 +85,4 @@ clean: ## Remove what was made here, except the virtual environment
 $(RUNTIME) $(DEVELOPMENT): .venv/installed-%: %.lock
 	@scripts/setup.sh $< $@
 
-.PHONY: help setup run serve observe test soak interop check lint types imports generated generate format lock faults bench capacity examples clean
+.PHONY: help setup run serve observe test soak interop check lint types imports generated generate format lock faults bench capacity plan examples clean

@@ -16,6 +16,9 @@ from loadtests.bench.procfs import Procfs
 from loadtests.bench.surfaces import MODEL
 
 NOTHING_THERE = 404  # what the origin says to a GET
+# What the last measurement put a limit to must not limit the next.
+UNLIMITED = {"SLUICE_STREAMS_MAX": "100000", "SLUICE_EDGE_STREAMS_MAX": "100000"}
+UPSTREAM_STREAMS_MAX = 100_000
 # How a process's command line shows what it is; a word alone could be part of a path.
 MARKS = {"gunicorn": "gunicorn.conf.py", "nginx": "nginx: "}
 
@@ -104,9 +107,14 @@ def _gateway(
 def _environment(site: Site, origin_port: int, metrics_port: int) -> dict[str, str]:
     """Ours, so that any SLUICE_ variable can be measured, with one worker and the origin as the only upstream."""
     config = site.state / "models.yaml"
-    upstream = {"provider": "openai", "base_url": f"http://127.0.0.1:{origin_port}/v1"}
+    upstream = {
+        "provider": "openai",
+        "base_url": f"http://127.0.0.1:{origin_port}/v1",
+        "concurrency_max": UPSTREAM_STREAMS_MAX,
+    }
     config.write_text(yaml.safe_dump({"models": {MODEL: [upstream]}}))
     return {
+        **UNLIMITED,
         **os.environ,
         "PYTHONPATH": str(REPOSITORY),
         "WORKERS": "1",
