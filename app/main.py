@@ -19,6 +19,7 @@ from app.limits.quotas import Quotas
 from app.middleware.access_log import AccessLogMiddleware
 from app.middleware.errors import ErrorsMiddleware
 from app.middleware.request_id import RequestIdMiddleware
+from app.observability import tracing
 from app.observability.figures import figures
 from app.observability.logging import configure_logging
 from app.pod import Identity
@@ -105,6 +106,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         await backend.aclose()
         sampling.cancel()
         sampler.write()
+        await tracing.aclose()
 
     app = FastAPI(
         title="Sluice",
@@ -124,6 +126,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(ErrorsMiddleware, answer=errors.internal_error)
     app.add_middleware(AccessLogMiddleware)
     app.add_middleware(RequestIdMiddleware)
+    tracing.configure(app)
     return app
 
 

@@ -96,9 +96,6 @@ class Settings(BaseSettings):
     nginx_status: Path | None = Field(
         None, description="NGINX's Unix socket for its status; by default `ops.sock` beside the workers' sockets."
     )
-    certificate_file: Path | None = Field(
-        None, description="Certificate of the address that clients use, in PEM; metrics say when it is over."
-    )
     stream_log: str = Field(
         "", description="memory://, lmdb:///folder, redis://…, rediss://…; by default lmdb in the state folder."
     )

@@ -18,6 +18,7 @@ from app.api.schemas import SimulatorBody
 from app.errors import Forbidden, InvalidRequest, NotFound, SluiceError
 from app.limits.account import Limit
 from app.limits.quotas import Quotas
+from app.observability import tracing
 from app.observability.figures import figures
 from app.observability.metrics import STREAMS
 from app.providers.base import Fault, GenerationRequest, SimulatorOptions
@@ -174,7 +175,7 @@ Who = Annotated[Caller, Depends(_caller)]
 def upstream_headers(request: Request) -> dict[str, str]:
     """The request's trace headers and id, to pass on."""
     headers = {name: request.headers[name] for name in TRACE_HEADERS if name in request.headers}
-    return headers | {"x-request-id": request_id(request.scope)}
+    return headers | tracing.current_headers() | {"x-request-id": request_id(request.scope)}
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import uuid
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.observability import tracing
 from app.scope import own_headers, set_request_id
 
 # What goes into logs, headers and JSON verbatim must not be able to forge a field or end a line.
@@ -28,6 +29,8 @@ class RequestIdMiddleware:
         # Cleared first: Uvicorn runs the requests of a kept-alive connection in one context.
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=identity)
+        if trace := _trace_id(scope):
+            structlog.contextvars.bind_contextvars(trace_id=trace)
         named = [(b"x-request-id", identity.encode())]
         if scope["path"].startswith("/v1/messages"):
             named.append((b"request-id", identity.encode()))  # where Anthropic's SDK looks for it
@@ -40,3 +43,12 @@ class RequestIdMiddleware:
             await send(message)
 
         await self._app(scope, receive, send_with_id)
+
+
+def _trace_id(scope: Scope) -> str | None:
+    """Of our own span, else of the caller's."""
+    found = tracing.current_headers()
+    if not found:
+        sent = next((value for name, value in scope["headers"] if name == b"traceparent"), b"")
+        found = {"traceparent": sent.decode("latin-1")}
+    return tracing.trace_of(found)

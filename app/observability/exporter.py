@@ -32,7 +32,9 @@ def build_registry(settings: Settings) -> CollectorRegistry:
     registry = CollectorRegistry()
     registry.register(WorkerFigures(settings.metrics_path))
     ages = partial(beat_ages, settings.socket_dir, settings.workers)
-    registry.register(OwnFigures(settings.workers, ages, settings.nginx_status_path, settings.certificate_file))
+    # Gunicorn that runs alone has no NGINX before it.
+    nginx_socket = settings.nginx_status_path if settings.socket_dir or settings.nginx_status else None
+    registry.register(OwnFigures(settings.workers, ages, nginx_socket, settings.tls_certificate))
     return registry
 
 

@@ -95,6 +95,7 @@ class Attempts:
                 self._ended(attempt, error, way)
             finally:
                 attempt.item.output_tokens = self._tokens
+                attempt.text = self._said.text
                 await attempt.close()
 
     async def _next(self) -> tuple[Way, Target]:
@@ -237,7 +238,7 @@ class Attempts:
         self._attempt.answered()
 
     def _done(self, done: Done, attempt: Attempt, way: Way) -> Done:
-        attempt.outcome = "ok"
+        attempt.outcome, attempt.finish_reason = "ok", done.finish_reason
         attempt.item.usage = usage = done.usage
         if way == "continue" and attempt.target.prefill != "whole":
             # The upstream read what the reader counts as written.

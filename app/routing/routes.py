@@ -52,6 +52,7 @@ def _target(name: str, model: str, upstream: Upstream, queue_seconds_max: float)
         weight=upstream.weight,
         prefill=cast(Prefill, upstream.continues),
         tools=upstream.tools,
+        protocol=upstream.provider,
         price=Price(upstream.price.input, upstream.price.output) if upstream.price else None,
     )
 

@@ -21,6 +21,7 @@ class Target:
     """Shared by all requests of one worker.
 
     Args:
+        protocol: what the provider speaks, for traces.
         name: for logs and accounts: the model's name and its place in the list.
         retries_max: how often one request may come back.
         weight: its share of the requests that begin here; None only takes those that fail elsewhere.
@@ -37,6 +38,7 @@ class Target:
     prefill: Prefill = "none"
     tools: bool = True
     price: Price | None = None
+    protocol: str = ""
     rests_until: float = 0.0
     _first_token_seconds: deque[float] = field(default_factory=lambda: deque(maxlen=LATENCIES_KEPT))
 

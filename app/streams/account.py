@@ -14,6 +14,7 @@ class Account(NamedTuple):
         input_tokens, output_tokens: of all attempts, by the upstreams' count where they say, else by ours.
         cost: of the same; None where no price is configured.
         grant: what the stream took of its principal's account.
+        trace: the trace of the request that began it.
         first_token_seconds: None when there was none.
         rescued: an upstream failed in the middle of the answer.
     """
@@ -32,12 +33,14 @@ class Account(NamedTuple):
     seconds: float
     grant: Grant | None = None
     rescued: bool = False
+    trace: str | None = None
 
     def fields(self) -> dict[str, Any]:
         """For the log."""
         first = self.first_token_seconds
         return {
             "stream": self.stream_id,
+            **({} if self.trace is None else {"trace_id": self.trace}),
             "model": self.model,
             "surface": self.surface,
             "outcome": self.outcome,

@@ -9,6 +9,7 @@ import structlog
 
 from app.errors import Internal, LimitExceeded, SluiceError, UpstreamTimeout
 from app.events import Done, Failed, Token
+from app.observability import tracing
 from app.routing.bill import Bill
 from app.routing.maker import Maker, Making
 from app.routing.ways import Readers
@@ -141,4 +142,5 @@ def _account(generation: Generation, bill: Bill) -> Account:
         seconds=monotonic() - generation.started,
         grant=generation.grant,
         rescued=bill.rescued,
+        trace=tracing.trace_of(record.request.headers),
     )

@@ -16,6 +16,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from app.errors import CursorGone, SluiceError
 from app.events import Done, Event, Failed, Reset, Token
+from app.observability import tracing
 from app.observability.figures import figures
 from app.observability.metrics import HEARTBEATS, READERS, RESUMES
 from app.scope import Wire, note, wire
@@ -77,6 +78,8 @@ class ReaderResponse(Response, ABC):
         reader = await self._open()
         connection = Connection(receive, send, terms.heartbeat_seconds, terms.send_seconds, wire(scope))
         terms.drain.enter(connection, self._resumable)
+        tracing.link(reader.record.request.headers)
+        tracing.describe(stream_id=reader.record.stream_id)
         outcome = "server_error"
         try:
             outcome = await self._serve(reader, connection, scope, delivery)
@@ -88,6 +91,7 @@ class ReaderResponse(Response, ABC):
             terms.drain.leave(connection)
             terms.streams.detach(reader)
             delivery.note(scope, reader, outcome)
+            tracing.describe(outcome=outcome)
             figures.add(READERS, 1, outcome)
 
     async def _open(self) -> Reader:
@@ -183,6 +187,7 @@ class StreamResponse(ReaderResponse):
                 if reader.ended:
                     return delivery.outcome
             elif connection.leaving:
+                tracing.describe(outcome=connection.leaving)
                 body = encoder.farewell(connection.leaving, random.randint(*RETRY_MS))  # noqa: S311
                 await connection.send({"type": "http.response.body", "body": body, "more_body": False})
                 return connection.leaving
@@ -289,8 +294,10 @@ class Delivery:
                     self._first_token_seconds = monotonic() - self._started
             elif type(event) is Failed:
                 self.outcome = event.code
+                tracing.describe(outcome=event.code)
             elif type(event) is Done:
                 self._done = event
+                tracing.describe(outcome="completed")  # now: the span ends with the answer's last piece
 
     def note(self, scope: Scope, reader: Reader, outcome: str) -> None:
         """Leave what the access log's line says of this stream."""

@@ -21,22 +21,23 @@ class Models:
     def __init__(self, folder: Path, upstream: ScriptedUpstream, **settings: Any) -> None:
         self.path = folder / "models.json"  # JSON is YAML
         # Unless a test is about repeats, a failure is to be seen once, and at once.
-        self._catalog: dict[str, Any] = {"simulator": [{"provider": "simulator", "retries_max": 0}]}
+        self.catalog: dict[str, Any] = {"simulator": [{"provider": "simulator", "retries_max": 0}]}
         self._upstream = {"provider": "openai", "base_url": upstream.base_url, "retries_max": 0, **settings}
         self._names = [f"model-{number}" for number in range(self.COUNT)]
         self._unused = iter(self._names)
         for name in self._names:
-            self._catalog[name] = [self._upstream]
-        self._write()
+            self.catalog[name] = [self._upstream]
+        self.write()
 
     def add(self, name: str, **settings: Any) -> None:
         """Another model, with settings of its own; before the file is read."""
-        self._catalog[name] = [self._upstream | settings]
-        self._write()
+        self.catalog[name] = [self._upstream | settings]
+        self.write()
 
     def unused(self) -> str:
         """A name that nobody had before."""
         return next(self._unused)
 
-    def _write(self) -> None:
-        self.path.write_text(json.dumps({"models": self._catalog}))
+    def write(self) -> None:
+        """Have the file say what `catalog` does."""
+        self.path.write_text(json.dumps({"models": self.catalog}))

@@ -108,7 +108,7 @@ def test_a_scraper_that_takes_gzip_gets_it() -> None:
 def test_the_end_of_a_certificate_is_told(tmp_path: Path) -> None:
     file, over = tmp_path / "tls.crt", datetime.now(UTC).replace(microsecond=0) + timedelta(days=3)
     file.write_bytes(certificate(over))
-    with exporter(SLUICE_CERTIFICATE_FILE=str(file)) as address:
+    with exporter(SLUICE_TLS_CERTIFICATE=str(file)) as address:
         assert scrape(address).value("sluice_certificate_expiry_timestamp_seconds") == over.timestamp()
         file.write_text("not yet")
         assert "sluice_certificate_expiry_timestamp_seconds" not in scrape(address).names()

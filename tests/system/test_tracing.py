@@ -1,0 +1,213 @@
+"""Traces as a collector gets them: few spans, which say how a stream went and whose it is, and nothing of its text."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.version import VERSION
+from tests.support.call import Call, ask
+from tests.support.chain import HOME, Chain
+from tests.support.collector import Collector, Span
+from tests.support.models import Models
+from tests.support.surfaces import NATIVE, OPENAI
+from tests.support.upstream import ScriptedUpstream
+from tests.support.workers import pid_behind, sockets, until, until_replaced
+
+TRACE = "0af7651916cd43dd8448eb211c80319c"
+TRACEPARENT = f"00-{TRACE}-b7ad6b7169203331-01"
+SECRET = "canary-in-a-prompt"
+
+
+@pytest.fixture(scope="module")
+def collector() -> Iterator[Collector]:
+    with Collector() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def upstream() -> Iterator[ScriptedUpstream]:
+    with ScriptedUpstream() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def models(upstream: ScriptedUpstream, tmp_path_factory: pytest.TempPathFactory) -> Models:
+    made = Models(tmp_path_factory.mktemp("models"), upstream)
+    made.add("two", model="first")
+    made.catalog["two"].append(made.catalog["two"][0] | {"model": "second"})
+    made.write()
+    return made
+
+
+@pytest.fixture(scope="module")
+def chain(collector: Collector, models: Models) -> Iterator[Chain]:
+    with Chain(collector.env | {"SLUICE_CONFIG": str(models.path)}) as running:
+        yield running
+
+
+def server(spans: list[Span]) -> Span:
+    (found,) = [span for span in spans if span.kind == "server"]
+    return found
+
+
+def attempts(spans: list[Span]) -> list[Span]:
+    return [span for span in spans if span.name.startswith("chat ")]
+
+
+def test_a_long_stream_is_two_spans_of_its_callers_trace(chain: Chain, collector: Collector) -> None:
+    simulator = {"tokens": 1000, "tokens_per_second": 0, "first_token_ms": 200}
+    body = NATIVE.body("simulator", prompt=SECRET, simulator=simulator)
+    with Call(chain.url, NATIVE.path, body, headers={"traceparent": TRACEPARENT}) as call:
+        stream_id = call.finish().headers["x-stream-id"]
+    assert len(call.frames) == 1001
+    collector.of_stream(stream_id, 2)
+    time.sleep(0.5)  # whatever else there might be of it
+    spans = [span for span in collector.spans if span.trace == TRACE]
+    assert len(spans) == 2
+    request, (attempt,) = server(spans), attempts(spans)
+    assert request.name == "POST /api/v1/generate"
+    assert request.parent == "b7ad6b7169203331"
+    assert request.attributes["http.request.method"] == "POST"
+    assert request.attributes["http.route"] == "/api/v1/generate"
+    assert request.attributes["http.response.status_code"] == 200
+    assert request.attributes["sluice.outcome"] == "completed"
+    assert request.attributes["server.address"] == "localhost"
+    assert "/tmp/" not in str(request.attributes)
+    assert request.seconds >= 0.2
+    assert attempt.parent == request.id
+    assert attempt.name == "chat simulator"
+    assert attempt.attributes["gen_ai.operation.name"] == "chat"
+    assert attempt.attributes["gen_ai.provider.name"] == "simulator"
+    assert attempt.attributes["gen_ai.usage.output_tokens"] == 1000
+    assert attempt.attributes["gen_ai.response.finish_reasons"] == ["stop"]
+    assert 0.2 <= attempt.attributes["gen_ai.response.time_to_first_chunk"] <= attempt.seconds
+    assert attempt.events == ["gen_ai.first_token"]
+    assert (request.status, attempt.status) == ("unset", "unset")
+    assert request.resource["service.name"] == "sluice"
+    assert request.resource["service.version"] == VERSION
+    assert request.resource["service.instance.id"]
+
+
+def test_nothing_that_was_said_is_told(chain: Chain, collector: Collector) -> None:
+    before = len(collector.spans)
+    simulator = '{"tokens": 5, "tokens_per_second": 0}'
+    said = ask(chain.url, f"/api/v1/stream?prompt={SECRET}&ticket={SECRET}&simulator={simulator}".replace(" ", ""))
+    assert said.status in {200, 401}
+    ask(chain.url, NATIVE.path, NATIVE.body("simulator", prompt=SECRET))
+    # Bytes that are no text in a query are the caller's affair, and no failure of ours.
+    with Call(chain.url, "/api/v1/stream?prompt=%ff") as call:
+        assert call.finish().status < 500
+    collector.wait(lambda spans: len(spans) >= before + 3)
+    assert SECRET.encode() not in collector.bytes
+
+
+def test_the_upstream_becomes_part_of_the_attempts_span(
+    chain: Chain, collector: Collector, models: Models, upstream: ScriptedUpstream
+) -> None:
+    model = models.unused()
+    answer = ask(chain.url, OPENAI.path, OPENAI.body(model))
+    spans = collector.of_stream(answer.headers["x-stream-id"], 2)
+    (attempt,) = attempts(spans)
+    assert attempt.kind == "client"
+    assert attempt.attributes["gen_ai.provider.name"] == "openai"
+    assert attempt.attributes["sluice.upstream"] == f"{model}/0"
+    (asked,) = upstream.requests(model)
+    assert asked.headers["traceparent"].startswith(f"00-{attempt.trace}-{attempt.id}-")
+
+
+def test_each_attempt_of_a_failover_is_a_span_and_the_failed_one_says_so(
+    chain: Chain, collector: Collector, upstream: ScriptedUpstream
+) -> None:
+    upstream.script("first", status=500)
+    upstream.script("second", tokens=3)
+    answer = ask(chain.url, OPENAI.path, OPENAI.body("two"))
+    assert answer.verdict == "complete"
+    failed, good = attempts(collector.of_stream(answer.headers["x-stream-id"], 3))
+    assert (failed.status, failed.attributes["error.type"]) == ("error", "upstream_error")
+    assert (good.status, good.attributes["gen_ai.usage.output_tokens"]) == ("unset", 3)
+    assert failed.parent == good.parent
+
+
+def test_a_reader_that_leaves_is_nobodys_error(chain: Chain, collector: Collector) -> None:
+    body = NATIVE.body("simulator", simulator={"tokens": 200, "tokens_per_second": 20})
+    with Call(chain.url, NATIVE.path, body) as call:
+        stream_id = call.until(3).headers["x-stream-id"]
+        call.leave()
+    spans = collector.of_stream(stream_id, 2)
+    assert {span.status for span in spans} == {"unset"}
+    assert attempts(spans)[0].attributes["sluice.outcome"] == "given_up"
+    assert server(spans).attributes["sluice.outcome"] == "client_cancelled"
+    assert "different Context" not in chain.log
+
+
+def test_a_resumed_and_a_taken_over_stream_are_linked_to_its_first_trace(chain: Chain, collector: Collector) -> None:
+    until_replaced(chain, set())
+    owner, other = sockets(chain)
+    pid = pid_behind(owner)
+    body = NATIVE.body("simulator", simulator={"tokens": 60, "tokens_per_second": 20}, on_disconnect="finish")
+    with Call(owner, NATIVE.path, body) as first:
+        stream_id = first.until(5).headers["x-stream-id"]
+        with Call(other, f"/api/v1/streams/{stream_id}") as resumed:
+            resumed.until(7)
+            os.kill(pid, signal.SIGKILL)
+            assert resumed.finish().verdict == "complete"
+    # Of the killed worker nothing came: its first trace is known by the links alone.
+    spans = collector.of_stream(stream_id, 2)
+    request, (attempt,) = server(spans), attempts(spans)
+    assert request.attributes["http.route"] == "/api/v1/streams/{stream_id}"
+    assert len(request.links) == 1
+    assert attempt.links == request.links
+    assert request.trace not in request.links
+
+
+def test_a_streams_lines_in_the_log_name_its_trace(chain: Chain) -> None:
+    body = NATIVE.body("simulator", simulator={"tokens": 3, "tokens_per_second": 0})
+    parent = "00-11111111111111111111111111111111-b7ad6b7169203331-01"
+    with Call(chain.url, NATIVE.path, body, headers={"traceparent": parent}) as call:
+        stream_id = call.finish().headers["x-stream-id"]
+
+    def lines() -> list[dict[str, Any]]:
+        of_chain = (line for line in chain.log.splitlines() if stream_id in line)
+        return [json.loads(line) for line in of_chain]
+
+    until(lambda: len(lines()) == 2, 10, "a line of the request and one of the generation")
+    assert {line["event"] for line in lines()} == {"request", "generation"}
+    assert {line["trace_id"] for line in lines()} == {"1" * 32}
+
+
+def test_a_collector_that_never_answers_costs_nothing_and_delays_no_exit(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        env = {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{silent.getsockname()[1]}",
+            "OTEL_BSP_SCHEDULE_DELAY": "100",
+        }
+        with Chain(env, workers=1) as chain:
+            simulator = {"tokens": 3, "tokens_per_second": 0, "first_token_ms": 0}
+            for _ in range(30):
+                call = ask(chain.url, NATIVE.path, NATIVE.body("simulator", simulator=simulator))
+                assert call.verdict == "complete"
+                assert call.times[0] - call.started < 1.0
+            begun = time.monotonic()
+            assert chain.stop() == 0
+            # It drains for a second or two, and gives telemetry two more.
+            assert time.monotonic() - begun < 15
+
+
+def test_without_an_endpoint_nothing_of_it_is_imported() -> None:
+    check = "import sys; from app.main import create_app; create_app(); "
+    # redis-py takes the SDK's metrics for itself where they are installed.
+    check += "ours = ('opentelemetry.exporter', 'opentelemetry.instrumentation', 'opentelemetry.sdk.trace.export'); "
+    check += "print([name for name in sys.modules if name.startswith(ours)])"
+    env = {name: value for name, value in os.environ.items() if not name.startswith(("OTEL_", "SLUICE_"))}
+    command = [sys.executable, "-c", check]
+    result = subprocess.run(command, cwd=HOME, env=env, capture_output=True, text=True, timeout=60)
+    assert result.stdout.splitlines()[-1] == "[]", result.stderr
