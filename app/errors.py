@@ -5,6 +5,7 @@
     │   ├── ModelNotFound         404 model_not_found
     │   ├── InvalidCursor         400 invalid_cursor
     │   └── IdempotencyMismatch   422 idempotency_mismatch
+    ├── Misdirected               421 misdirected
     ├── Unauthorized              401 unauthorized
     ├── Forbidden                 403 forbidden
     ├── IdentityUnavailable       503 identity_unavailable   retryable
@@ -15,6 +16,7 @@
     ├── LogUnavailable            503 log_unavailable        retryable
     │   └── LogFull               503 log_full               retryable
     ├── LimitExceeded             413 limit_exceeded
+    ├── Overloaded                503 overloaded             retryable
     ├── Draining                  503 draining               retryable
     ├── Internal                  500 internal_error
     └── UpstreamError             502 upstream_error         retryable
@@ -82,6 +84,13 @@ class IdempotencyMismatch(InvalidRequest):
 
     status = 422
     code = "idempotency_mismatch"
+
+
+class Misdirected(SluiceError):
+    """The request is for a host that is not served here."""
+
+    status = 421
+    code = "misdirected"
 
 
 class Unauthorized(SluiceError):
@@ -155,6 +164,14 @@ class LimitExceeded(SluiceError):
 
     status = 413
     code = "limit_exceeded"
+
+
+class Overloaded(SluiceError):
+    """There is no place for another stream just now."""
+
+    status = 503
+    code = "overloaded"
+    retryable = True
 
 
 class Draining(SluiceError):

@@ -9,6 +9,8 @@ import structlog
 from fastapi import FastAPI
 from gunicorn.arbiter import Arbiter
 
+from app.admission.places import Places
+from app.admission.pulse import Pulse
 from app.api import anthropic, auth, docs, errors, health, native, openai, playground, responses, tasks
 from app.api import streams as streams_api
 from app.api.context import Context
@@ -17,9 +19,14 @@ from app.entrance import Entrance, adopted_credentials, read_credentials
 from app.errors import LogUnavailable, ModelNotFound
 from app.limits.quotas import Quotas
 from app.middleware.access_log import AccessLogMiddleware
+from app.middleware.body_limit import BodyLimitMiddleware
+from app.middleware.cors import SitesMiddleware
+from app.middleware.drain import DrainMiddleware
 from app.middleware.errors import ErrorsMiddleware
+from app.middleware.hosts import HostsMiddleware
 from app.middleware.request_id import RequestIdMiddleware
-from app.observability import tracing
+from app.middleware.security_headers import SecurityHeadersMiddleware
+from app.observability import metrics, tracing
 from app.observability.figures import figures
 from app.observability.logging import configure_logging
 from app.pod import Identity
@@ -67,6 +74,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         identity: Identity = getattr(app.state, "identity", None) or Identity.alone()
         url = settings.stream_log_url
         backend = await _open_log(url, settings)
+        places = _places(settings)
+        places.waited = figures.tally(metrics.ADMISSION_WAIT).add
+        places.changed = partial(identity.pod.set_active, identity.age)
+        pulse = app.state.pulse = Pulse(
+            places, settings.streams_max * settings.workers, lambda: identity.pod.active() - places.active
+        )
+        pulse.lagged = figures.tally(metrics.LOOP_LAG).add
         streams = Streams(
             backend,
             identity.owner,
@@ -75,6 +89,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             settings.stream_bytes_max,
             degrade=settings.without_log == "degrade",
             pod_draining=lambda: identity.pod.draining,
+            places=places,
         )
         entrance = await _open_entrance(Entrance(settings, catalog, credentials), streams)
         app.state.access = entrance.access
@@ -90,15 +105,16 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         app.state.context = _context(settings, tuple(routes), streams, drain, entrance.access.quotas)
         keeper = Keeper(streams, follower, settings.lease_seconds, identity.newly_dead)
         await keeper.start()
-        keeping = asyncio.create_task(keeper.run(), name="keeper")
         sampler = Sampler(streams, drain, routes, entrance.limiter, lines, getattr(app.state, "figure_files", None))
         figures.allow("tenant", _names(settings.metrics_tenants))
+        duties = [asyncio.create_task(duty(), name="duty") for duty in (keeper.run, pulse.run)]
         sampling = asyncio.create_task(sampler.run(), name="sampler")
         yield
         # What is produced first, since it writes to the log and holds upstreams' connections; then what is under it.
         drain.begin()
         await drain.finish()
-        keeping.cancel()
+        for duty in duties:
+            duty.cancel()
         await streams.committer.aclose()
         await entrance.aclose()
         for route in routes.values():
@@ -124,6 +140,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     errors.install(app)
     # The one added last is the outermost.
     app.add_middleware(ErrorsMiddleware, answer=errors.internal_error)
+    app.add_middleware(DrainMiddleware, draining=lambda: _pod_drains(app), answer=errors.draining)
+    if settings.cors_allowed:
+        app.add_middleware(SitesMiddleware, origins=settings.cors_allowed, credentials=settings.cors_credentials)
+    app.add_middleware(BodyLimitMiddleware, bytes_max=settings.body_bytes_max)
+    if settings.hosts:
+        app.add_middleware(HostsMiddleware, hosts=settings.hosts, answer=errors.unknown_host)
+    app.add_middleware(SecurityHeadersMiddleware)
     app.add_middleware(AccessLogMiddleware)
     app.add_middleware(RequestIdMiddleware)
     tracing.configure(app)
@@ -143,7 +166,9 @@ async def _open_log(url: str, settings: Settings) -> Backend:
 
 async def _open_entrance(entrance: Entrance, streams: Streams) -> Entrance:
     def held() -> list[tuple[str, str]]:
-        grants = [live.record.grant for live in streams.owned]
+        # Those that wait too: else a wait for a place would cost the slot that the limits gave.
+        records = [*streams.queued.values(), *(live.record for live in streams.owned)]
+        grants = [record.grant for record in records]
         return [(grant.account, grant.slot) for grant in grants if grant is not None and grant.slot]
 
     try:
@@ -151,6 +176,17 @@ async def _open_entrance(entrance: Entrance, streams: Streams) -> Entrance:
     except LogUnavailable as error:
         log.critical("cannot open the store of limits", reason=error.message, detail=error.detail)
         raise SystemExit(Arbiter.WORKER_BOOT_ERROR) from None
+
+
+def _pod_drains(app: FastAPI) -> bool:
+    identity: Identity | None = getattr(app.state, "identity", None)
+    return identity is not None and identity.pod.draining
+
+
+def _places(settings: Settings) -> Places:
+    # More than that in the queue would hardly get a place in time: half of the streams do not end within a few seconds.
+    waiting_max = max(8, settings.streams_max // 2)
+    return Places(settings.streams_max, waiting_max, settings.derived_waits()["admission_seconds"])
 
 
 def _context(settings: Settings, models: tuple[str, ...], streams: Streams, drain: Drain, quotas: Quotas) -> Context:

@@ -1,6 +1,6 @@
 """Uvicorn's HTTP protocol with what streams need below ASGI: a small buffer, a short way for tokens, and a reset."""
 
-from asyncio import Transport
+from asyncio import TimerHandle, Transport
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -12,6 +12,12 @@ from app.scope import set_wire
 WRITE_BUFFER_BYTES_MAX = 64 * 1024
 
 
+# What stands before a body: NGINX takes 64 KiB, in lines of 16.
+HEAD_BYTES_MAX = 64 * 1024
+HEADERS_MAX = 200
+# For a head to come, as NGINX bounds it too (`client_header_timeout`).
+HEAD_SECONDS_MAX = 10.0
+
 # Among a request's headers, it makes Uvicorn answer with the same.
 CLOSE = (b"connection", b"close")
 
@@ -20,18 +26,56 @@ class SluiceProtocol(HttpToolsProtocol):
     """One client connection."""
 
     _is_last = False
+    _head_bytes = 0
+    _in_head = False
+    _head_timer: TimerHandle | None = None
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES_MAX)
+        # Uvicorn would wait for the first byte for ever.
+        self._head_timer = self.loop.call_later(HEAD_SECONDS_MAX, self._give_up_head)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._end_head()
         super().connection_lost(exc)
         # Uvicorn leaves the timer of one that was reset, and with it all that the connection had, until it fires.
         self._unset_keepalive_if_required()
 
+    def data_received(self, data: bytes) -> None:
+        # Counted by what comes and not by header: the parser gathers a long one for as long as it goes on.
+        if self._in_head:
+            self._head_bytes += len(data)
+            if self._head_bytes > HEAD_BYTES_MAX:
+                self._end_head()
+                self.send_400_response("The request's headers are too large.")
+                return
+        super().data_received(data)
+        if self._in_head and not self._head_bytes:
+            self._head_bytes = len(data)
+            if self._head_timer is None:
+                self._head_timer = self.loop.call_later(HEAD_SECONDS_MAX, self._give_up_head)
+
+    def on_headers_complete(self) -> None:
+        self._end_head()
+        if len(self.headers) > HEADERS_MAX:
+            raise ValueError(
+                "too many headers"
+            )  # answered by `data_received`, as every error of the parser's callbacks
+        super().on_headers_complete()
+
+    def _end_head(self) -> None:
+        self._in_head, self._head_bytes = False, 0
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _give_up_head(self) -> None:
+        self.transport.close()
+
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        self._in_head = True
         scope: Any = self.scope
         set_wire(scope, self)
         if self._is_last:

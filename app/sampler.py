@@ -29,7 +29,6 @@ log = structlog.get_logger(__name__)
 SAMPLE_SECONDS = 1.0
 # What costs a system call or a question to a store, and changes slowly.
 SLOW_SECONDS = 5.0
-LAG_SECONDS = 0.1
 BREAKER_STATES = {"closed": 0, "half_open": 1, "open": 2}
 PAGE_BYTES = resource.getpagesize()
 
@@ -65,9 +64,7 @@ class Sampler:
     async def run(self) -> None:
         """For ever."""
         figures.add(metrics.WORKER_STARTS)
-        await asyncio.gather(
-            self._every(SAMPLE_SECONDS, self._sample), self._every(SLOW_SECONDS, self._look_slowly), self._watch_loop()
-        )
+        await asyncio.gather(self._every(SAMPLE_SECONDS, self._sample), self._every(SLOW_SECONDS, self._look_slowly))
 
     async def _every(self, seconds: float, look: Callable[[], Awaitable[None]]) -> None:
         while True:
@@ -93,6 +90,8 @@ class Sampler:
             word = "true" if draining else "false"
             figures.set(metrics.ACTIVE_STREAMS, len(streams.owned) if here else 0, word)
             figures.set(metrics.ACTIVE_READERS, self._drain.readers if here else 0, word)
+        figures.set(metrics.STREAMS_MAX, streams.places.places_max)
+        figures.set(metrics.ADMISSION_QUEUE, streams.places.waiting)
         figures.set(metrics.DRAINING_WORKERS, streams.draining)
         figures.set(metrics.LOG_AVAILABLE, committer.available)
         figures.reach(metrics.EVENTS, committer.events)
@@ -113,13 +112,6 @@ class Sampler:
             fill = await self._streams.backend.fill()
             figures.set(metrics.LOG_BYTES, fill.bytes_used)
             figures.set(metrics.LOG_BYTES_MAX, fill.bytes_max)
-
-    async def _watch_loop(self) -> None:
-        loop, lag = asyncio.get_running_loop(), figures.tally(metrics.LOOP_LAG)
-        while True:
-            due = loop.time() + LAG_SECONDS
-            await asyncio.sleep(LAG_SECONDS)
-            lag.add(max(0.0, loop.time() - due))
 
 
 def _resident_bytes() -> int:

@@ -11,11 +11,14 @@ from typing import Annotated, Any, Literal
 from pydantic import AliasChoices, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from app.capacity import capacity
 from app.timeouts import TimeoutsError, check, ledger
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 
 
+# As browsers write them: no path, no slash at the end, no default port.
+ORIGIN = re.compile(r"https?://(\[[0-9a-f:.]+\]|[a-z0-9.-]+)(:\d{1,5})?")
 OnDisconnect = Literal["cancel", "grace", "finish"]
 
 
@@ -48,7 +51,7 @@ class Settings(BaseSettings):
     )
     host: str = Field("127.0.0.1", description="Address on which NGINX listens; 0.0.0.0 for all of IPv4.")
     server_names: str = Field(
-        "", description="Hosts that NGINX serves, with blanks; others get 421. Without it, all are served."
+        "", description="Hosts that are served, with blanks; others get 421. Without it, all are."
     )
     tls_certificate: Path | None = Field(
         None, description="Certificate with its chain; set, NGINX serves by TLS and HTTP/2, and redirects what is not."
@@ -102,6 +105,16 @@ class Settings(BaseSettings):
     log_bytes_max: int = Field(
         512 * 1024 * 1024, ge=4 * 1024 * 1024, description="Size of the LMDB store, which is allocated at once."
     )
+    streams_max: int = Field(
+        default_factory=lambda: capacity().admission_streams_per_worker,
+        ge=1,
+        le=100_000,
+        description="Streams that one worker generates at a time, and, times `WORKERS`, all of the machine's; "
+        "half as many more wait for up to `SLUICE_ADMISSION_SECONDS`, the rest get 503.",
+    )
+    admission_seconds: Seconds = _wait(
+        "admission_seconds", "How long a request waits for a place; less where the heartbeat is short."
+    )
     stream_bytes_max: int = Field(8 * 1024 * 1024, ge=1024, description="Most text that one stream may hold.")
     without_log: Literal["refuse", "degrade"] = Field(
         "refuse", description="New streams while the log is away: 503, or streams that cannot be resumed."
@@ -146,6 +159,18 @@ class Settings(BaseSettings):
         "",
         description="Networks of proxies whose word on a client's address NGINX and the app believe; with commas.",
     )
+    body_bytes_max: int = Field(
+        10 * 1024 * 1024,
+        ge=1024,
+        le=10 * 1024 * 1024,
+        description="Largest body of a request; NGINX takes no more than 10 MiB either.",
+    )
+    cors_origins: str = Field(
+        "", description="Other sites whose scripts may use the API, as browsers name them, with commas; `*` for all."
+    )
+    cors_credentials: bool = Field(
+        False, description="Let those sites' scripts send cookies, which only a proxy in front may want; not with `*`."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe level logged.")
 
     @property
@@ -177,6 +202,16 @@ class Settings(BaseSettings):
         """The file with the secrets of our own tokens, also where nothing was said."""
         return self.token_key_file or self.state_dir.absolute() / "token.keys"
 
+    @property
+    def cors_allowed(self) -> tuple[str, ...]:
+        """The origins of `cors_origins`."""
+        return _listed(self.cors_origins)
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """The names of `server_names`."""
+        return tuple(self.server_names.lower().split())
+
     def derived_waits(self) -> dict[str, float]:
         """Waits that follow from settings, so that one setting does not need another."""
         waits = ledger()
@@ -185,6 +220,7 @@ class Settings(BaseSettings):
             "kill_seconds": waits["kill_seconds"] + longer_drain,
             "gunicorn_stop_seconds": waits["gunicorn_stop_seconds"] + longer_drain,
             "pod_grace_seconds": waits["pod_grace_seconds"] + longer_drain,
+            "admission_seconds": min(self.admission_seconds, self.heartbeat_seconds * 0.4),
             "beat_seconds": self.lease_seconds * 0.3,
             "drain_spread_seconds": min(self.drain_spread_seconds, self.drain_seconds / 2),
             "nginx_read_seconds": max(waits["nginx_read_seconds"], self.stream_seconds_max + 60),
@@ -216,7 +252,27 @@ def load_settings() -> Settings:
         raise SettingsError(
             "SLUICE_STREAM_LOG: memory:// cannot be shared by several WORKERS; production needs lmdb or redis"
         )
+    _check_edges(settings)
     return settings
+
+
+def _check_edges(settings: Settings) -> None:
+    """
+    Raises:
+        SettingsError: other sites could do what they should not.
+    """
+    for origin in settings.cors_allowed:
+        if origin != "*" and not ORIGIN.fullmatch(origin):
+            raise SettingsError(f"SLUICE_CORS_ORIGINS: {origin!r} is no origin such as https://app.example:8443")
+    if "*" in settings.cors_allowed:
+        if settings.cors_credentials:
+            raise SettingsError("SLUICE_CORS_ORIGINS: * with SLUICE_CORS_CREDENTIALS would let every site act for you")
+        if settings.environment == "production":
+            raise SettingsError("SLUICE_CORS_ORIGINS: * is only for development; production needs the sites' names")
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
 def _variables(text: str) -> str:

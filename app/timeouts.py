@@ -39,6 +39,12 @@ def _times(factor: float, name: str) -> Term:
 INEQUALITIES = (
     (_times(3, "beat_seconds"), _sum("lease_seconds"), "one late renewal loses all streams of a worker"),
     (_times(4, "heartbeat_seconds"), _sum("nginx_read_seconds"), "NGINX cuts streams that are only silent"),
+    (
+        _sum("admission_seconds"),
+        # The other half is for a place at an upstream.
+        _times(0.5, "heartbeat_seconds"),
+        "streams begin to answer 200 before it is known whether there is a place for them",
+    ),
     (_sum("stream_seconds_max"), _sum("nginx_read_seconds"), "NGINX cuts JSON answers that take their time"),
     (_sum("nginx_upstream_keepalive_seconds"), _sum("keepalive_seconds"), "requests meet closing connections: 502"),
     (_sum("drain_spread_seconds"), _sum("drain_seconds"), "a worker stops before it has sent all readers away"),

@@ -18,7 +18,11 @@ from scripts.regions import main, table
 
 DOCUMENT = "deploy/SETTINGS.md"
 # What a default comes to is not always a constant.
-DEFAULTS = {"workers": "one for each core", "stream_log": "`lmdb://` in the state folder"}
+DEFAULTS = {
+    "workers": "one for each core",
+    "stream_log": "`lmdb://` in the state folder",
+    "streams_max": "`admission_streams_per_worker` of capacity.json",
+}
 TYPES = {bool: "yes or no", int: "integer", float: "seconds", str: "text", Path: "path"}
 BOUNDS = {"ge": "from {}", "gt": "above {}", "le": "to {}", "lt": "below {}"}
 

@@ -19,6 +19,7 @@ from fastapi import Depends, Request, Response
 from fastapi.routing import APIRoute
 from starlette.requests import HTTPConnection
 
+from app.api.strict_json import StrictRequest
 from app.limits.account import Limit
 from app.limits.declared import account_of, limits_of, set_payer
 from app.limits.quotas import Quotas
@@ -90,7 +91,7 @@ class Guarded(APIRoute):
 
         async def guarded(request: Request) -> Response:
             await identify(request, openings)
-            return await answer(request)
+            return await answer(StrictRequest(request.scope, request.receive))
 
         return guarded
 

@@ -27,11 +27,12 @@ from app.routing.ways import Readers
 from app.scope import request_id
 from app.security.principal import Principal
 from app.streams.answer import Answer
+from app.streams.connection import Connection
 from app.streams.grant import Grant
 from app.streams.log import START, Cursor, OnDisconnect, StreamRecord, parse_id
 from app.streams.outcome import OURS, outcome_of_code
 from app.streams.reader import Reader
-from app.streams.registry import Streams
+from app.streams.registry import Patience, Streams
 from app.streams.response import BatchResponse, StreamResponse, Terms
 from app.streams.sse import Encoder
 
@@ -213,9 +214,12 @@ class Wanted:
         """Answer with one JSON document."""
         return BatchResponse(body, terms=self.ctx.terms, open_reader=partial(self._open, "waiting"))
 
-    async def begin(self, readers: Readers) -> StreamRecord:
+    async def begin(self, readers: Readers, patience: Patience | None = None, background: bool = False) -> StreamRecord:
         """Begin the stream, or find the one that the same key began. What it may need is taken of the caller's account,
         and what it did not need is given back when it ends.
+
+        Args:
+            patience, background: see `Streams.open`.
 
         Raises:
             RateLimited, LimitExceeded, Forbidden: nothing was begun or taken.
@@ -228,7 +232,9 @@ class Wanted:
         stream_id, key = secrets.token_urlsafe(18), who.key
         hold = await quotas.take(who.scope, who.identity, who.limits, key or stream_id, self.request, self.answers)
         try:
-            record = await self.ctx.streams.open(self._draft(stream_id, key, hold.grant), readers)
+            record = await self.ctx.streams.open(
+                self._draft(stream_id, key, hold.grant), readers, who.identity.tier.priority, patience, background
+            )
         except BaseException as error:
             quotas.cancel(hold)
             if isinstance(error, SluiceError) and (outcome := outcome_of_code(error.code)) in OURS:
@@ -238,11 +244,11 @@ class Wanted:
             quotas.cancel(hold)
         return record
 
-    async def _open(self, readers: Readers) -> Reader:
+    async def _open(self, readers: Readers, connection: Connection) -> Reader:
         last = self.who.last_event_id
         if self.surface == "native" and last is not None:
             return await self.ctx.attach(self.who, *parse_id(last))
-        record = await self.begin(readers)
+        record = await self.begin(readers, connection.unless_gone)
         return await self.ctx.attach(self.who, record.stream_id, START)
 
     def _draft(self, stream_id: str, key: str, grant: Grant | None) -> StreamRecord:
@@ -277,11 +283,15 @@ def resume(
     Args:
         resumable: whether the client understands that it should come back.
     """
+
+    async def opened(_: Connection) -> Reader:
+        return await reader()
+
     return StreamResponse(
         encoder,
         begins=False,
         terms=ctx.terms,
-        open_reader=reader,
+        open_reader=opened,
         resumable=resumable,
         valid_seconds=who.identity.seconds_left,
     )

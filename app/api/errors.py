@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
-from app.errors import Internal, InvalidRequest, SluiceError
+from app.errors import Draining, Internal, InvalidRequest, Misdirected, SluiceError
 from app.events import Failed
 from app.observability.figures import figures
 from app.observability.metrics import REFUSED
@@ -20,7 +20,13 @@ from app.streams.sse_anthropic import anthropic_error
 
 log = structlog.get_logger(__name__)
 
-_CODES = {404: "not_found", 405: "method_not_allowed", 413: "limit_exceeded", 415: "unsupported_media_type"}
+_CODES = {
+    404: "not_found",
+    405: "method_not_allowed",
+    408: "request_timeout",
+    413: "limit_exceeded",
+    415: "unsupported_media_type",
+}
 
 
 def error_body(failed: Failed, scope: Scope, details: list[dict[str, Any]] | None = None) -> dict[str, Any]:
@@ -58,6 +64,18 @@ def install(app: FastAPI) -> None:
 def internal_error(scope: Scope) -> Response:
     """The answer to a defect of ours."""
     return _answer(Internal("The server failed.").as_event(), scope)
+
+
+def unknown_host(scope: Scope) -> Response:
+    """The answer to a request for a name that is not ours."""
+    return _answer(Misdirected("This server is not for that host.").as_event(), scope)
+
+
+def draining(scope: Scope) -> Response:
+    """The answer to new work where everything stops."""
+    answer = _answer(Draining("The server is shutting down.", retry_after_seconds=1).as_event(), scope)
+    answer.headers["Connection"] = "close"
+    return answer
 
 
 def _answer(failed: Failed, scope: Scope, details: list[dict[str, Any]] | None = None) -> Response:

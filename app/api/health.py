@@ -14,11 +14,13 @@ _started = monotonic()
 
 
 @router.get("/livez")
+@router.head("/livez", include_in_schema=False)
 async def livez() -> dict[str, str]:
     """The event loop turns; depends on nothing else, so that no other system's outage restarts us."""
     return {"status": "ok"}
 
 
+@router.head("/readyz", include_in_schema=False)
 @router.get("/readyz", responses={503: {"description": "Takes no new streams."}})
 async def readyz(response: Response, ctx: Ctx) -> dict[str, str]:
     """New streams are welcome here."""
@@ -29,6 +31,7 @@ async def readyz(response: Response, ctx: Ctx) -> dict[str, str]:
 
 
 @router.get("/health")
+@router.head("/health", include_in_schema=False)
 async def health(ctx: Ctx) -> Health:
     """How this worker is, for people."""
     return Health(

@@ -66,8 +66,7 @@ def _serve(request: Request, name: str) -> Response:
         raise NotFound("There is no such file.")
     headers = {
         "Content-Security-Policy": POLICY,
-        "X-Content-Type-Options": "nosniff",
-        "Referrer-Policy": "no-referrer",
+        "Cross-Origin-Opener-Policy": "same-origin",
         # Kept, and asked for each time: after an update nobody runs half of the old page with half of the new one.
         "Cache-Control": "no-cache",
         "ETag": file.etag,

@@ -48,7 +48,7 @@ async def create(request: Request, body: ResponsesBody) -> Response:
         # Not resumable in the sense of a drain: the SDK reads on to the end of a connection.
         return wanted.stream(lambda reader: ResponsesEncoder(_outline(reader.record)), resumable=False)
     if body.background:
-        record = await wanted.begin("bound")
+        record = await wanted.begin("bound", background=True)
         answer = await _answer(ctx, record)
         return JSONResponse(answer, headers={"X-Stream-Id": record.stream_id})
     return wanted.batch(_whole)

@@ -54,7 +54,9 @@ async def create(request: Request, body: TaskBody) -> Response:
         simulator=ctx.simulator(body.simulator),
         headers=upstream_headers(request),
     )
-    record = await Wanted(ctx, who, TASKS, generation, "finish", answers=len(body.prompts)).begin("waiting")
+    record = await Wanted(ctx, who, TASKS, generation, "finish", answers=len(body.prompts)).begin(
+        "waiting", background=True
+    )
     answer = await _answer(ctx, record.stream_id, who.principal)
     headers = {"Location": f"{router.prefix}/{record.stream_id}", "X-Stream-Id": record.stream_id}
     return JSONResponse(answer.model_dump(mode="json"), 202, headers)

@@ -4,17 +4,25 @@ A timer a token would cost more than the token: this one looks at two timestamps
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
+
+from starlette.exceptions import HTTPException
 
 from app.scope import Wire
 
 Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
+_GONE = {"type": "http.disconnect"}
+Result = TypeVar("Result")
 
 
 class ReaderStuck(Exception):
     """The reader took no byte for `send_seconds`."""
+
+
+class ClientGone(Exception):
+    """The client left before it had an answer."""
 
 
 class Connection:
@@ -40,6 +48,7 @@ class Connection:
         self._sending_since: float | None = None
         self._stuck = False
         self._endings: list[asyncio.TimerHandle] = []
+        self._interruptible = False
         self._last_sent = self._loop.time()
         self._timer = self._loop.call_later(min(heartbeat_seconds, send_seconds), self._tick)
         self._listener = asyncio.create_task(self._listen())
@@ -100,6 +109,28 @@ class Connection:
         if self._failure is not None:
             raise self._failure
 
+    async def unless_gone(self, wait: Coroutine[Any, Any, Result]) -> Result:
+        """What is waited for, unless the client leaves meanwhile.
+
+        Raises:
+            ClientGone: it did.
+        """
+        self._interruptible = True
+        try:
+            if self.gone:
+                self._interrupt()
+            return await wait
+        except asyncio.CancelledError:
+            if self.gone and self._task is not None and self._task.uncancel() == 0:
+                raise ClientGone from None
+            raise
+        finally:
+            self._interruptible = False
+
+    def _interrupt(self) -> None:
+        if self._interruptible and self._task is not None:
+            self._task.cancel()
+
     async def send(self, message: dict[str, Any]) -> None:
         """Send one ASGI message.
 
@@ -138,8 +169,12 @@ class Connection:
 
     async def _listen(self) -> None:
         while True:
-            message = await self._receive()
+            try:
+                message = await self._receive()
+            except HTTPException:
+                message = _GONE  # a body that nobody reads, and too much of it
             if message["type"] == "http.disconnect":
                 self.gone = True
                 self.wake()
+                self._interrupt()
                 return

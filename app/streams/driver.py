@@ -22,6 +22,9 @@ from app.streams.grant import Grant
 log = structlog.get_logger(__name__)
 
 
+Turn = Callable[[], Awaitable[None]]
+
+
 class Driver:
     """Runs what upstreams say into generations.
 
@@ -48,21 +51,29 @@ class Driver:
         self._stream_bytes_max = stream_bytes_max
         self._account = account
 
-    async def run(self, generation: Generation, maker: Maker, readers: Readers) -> None:
-        """Generate until the end, which is a `Done` or an error."""
+    async def run(self, generation: Generation, maker: Maker, readers: Readers, turn: Turn | None = None) -> None:
+        """Generate until the end, which is a `Done` or an error.
+
+        Args:
+            turn: waited for before anything is asked for.
+        """
         bill = Bill(generation.record.stream_id)
         try:
-            end = await self._end(generation, maker, readers, bill)
+            end = await self._end(generation, maker, readers, turn, bill)
             generation.rescued = bill.rescued
             self._committer.add(generation, end)
         finally:
             self._account(_account(generation, bill))
 
-    async def _end(self, generation: Generation, maker: Maker, readers: Readers, bill: Bill) -> Done | Failed:
+    async def _end(
+        self, generation: Generation, maker: Maker, readers: Readers, turn: Turn | None, bill: Bill
+    ) -> Done | Failed:
         seconds_max = maker.seconds_within(self._stream_seconds_max)
         deadline = asyncio.timeout(seconds_max)
         try:
             async with deadline:
+                if turn is not None:
+                    await turn()
                 making = maker.begin(generation.record.request, generation.said, readers, bill)
                 return await self._drive(generation, making)
         except SluiceError as error:

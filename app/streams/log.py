@@ -154,6 +154,10 @@ class StreamLog(Protocol):
         """
         ...
 
+    async def known(self, record: StreamRecord) -> StreamRecord | None:
+        """The stream that has the record's idempotency key already, if one does. Nothing is made."""
+        ...
+
     async def append(self, batch: Sequence[Append]) -> list[AppendResult]:
         """Add to many streams at once, each wholly or not at all. A repeated append changes nothing and is ok.
 

@@ -108,6 +108,10 @@ class MemoryLog(MemoryDocuments):
             self._by_key[record.idempotency] = record.stream_id
         return record
 
+    async def known(self, record: StreamRecord) -> StreamRecord | None:
+        found = self._streams.get(self._by_key.get(record.idempotency, record.stream_id))
+        return None if found is None else found.record
+
     async def append(self, batch: Sequence[Append]) -> list[AppendResult]:
         return self.append_nowait(batch)
 

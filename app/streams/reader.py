@@ -26,6 +26,12 @@ class Reader:
         self._wake: Wake | None = None
         self._beyond_cursor = False
 
+    @property
+    def ahead(self) -> int | None:
+        """How many generations are before this one in the queue, which it is in on this worker."""
+        ahead = self._tail.ahead
+        return None if ahead is None else ahead()
+
     def follow(self, wake: Wake) -> None:
         """Call `wake` when there is more to take, until `close`; see `Tail.follow`."""
         self._wake = wake

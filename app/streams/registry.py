@@ -5,19 +5,21 @@ one follower takes the stream over, and the readers of the tail see nothing of i
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import structlog
 
+from app.admission.places import Place, Places
 from app.errors import CursorGone, Draining, IdempotencyMismatch, Internal, LogFull, LogUnavailable, NotFound
 from app.events import Failed
 from app.routing.maker import Maker
 from app.routing.ways import Readers
 from app.streams.account import Account
 from app.streams.committer import Committer
-from app.streams.driver import Driver
+from app.streams.driver import Driver, Turn
 from app.streams.generation import Generation
 from app.streams.log import START, Backend, Cursor, State, StreamRecord, StreamState, format_id
 from app.streams.packing import Unreadable
@@ -56,6 +58,8 @@ class LiveStream:
 
 
 Handler = Callable[[LiveStream], Awaitable[None]]
+# Waits for a place, in whatever way whoever wants it can be told that the wait is over.
+Patience = Callable[[Coroutine[Any, Any, None]], Awaitable[None]]
 
 
 class Streams:
@@ -69,6 +73,7 @@ class Streams:
         stream_seconds_max, stream_bytes_max: see `Driver`.
         degrade: whether streams begin while the log is away; they cannot be resumed.
         pod_draining: whether all workers of this machine are about to stop.
+        places: who may generate.
     """
 
     def __init__(
@@ -80,6 +85,7 @@ class Streams:
         stream_bytes_max: int,
         degrade: bool,
         pod_draining: Callable[[], bool],
+        places: Places,
     ) -> None:
         self.backend = backend
         self.owner = owner
@@ -90,10 +96,14 @@ class Streams:
         self.takes_over = True
         self.degrade = degrade
         self.pod_draining = pod_draining
+        self.places = places
         self.live: dict[str, LiveStream] = {}
+        self.queued: dict[str, StreamRecord] = {}
+        """Streams that will begin once there is a place, by their ids."""
         self.follow: Handler | None = None
         self.unread: Handler | None = None
         self.accounts: list[Callable[[Account], None]] = []
+        self._stream_seconds_max = stream_seconds_max
         self.driver = Driver(self.committer, stream_seconds_max, stream_bytes_max, self._ended)
         self._maker = maker
 
@@ -102,20 +112,57 @@ class Streams:
         """The streams that are produced here."""
         return [live for live in self.live.values() if live.generation is not None]
 
-    async def open(self, draft: StreamRecord, readers: Readers = "bound") -> StreamRecord:
+    async def open(
+        self,
+        draft: StreamRecord,
+        readers: Readers = "bound",
+        priority: int = 0,
+        patience: Patience | None = None,
+        background: bool = False,
+    ) -> StreamRecord:
         """Begin a stream, or find the one that the same Idempotency-Key began.
 
         Args:
             readers: what they make of an answer that begins again.
+            priority: the higher, the sooner there is a place for it.
+            patience: waits for the place; by default until this task is cancelled.
+            background: nobody waits for an answer's status: the stream begins at once and waits for its place by
+                itself, for as long as it may run.
 
         Raises:
-            Draining, ModelNotFound, LogUnavailable, LogFull
+            Draining, Overloaded, ModelNotFound, LogUnavailable, LogFull
             IdempotencyMismatch: the key came with another body before.
         """
+        self._refuse_in_drain()
+        self._maker(draft)
+        place = self.places.take_now(draft.principal, priority)
+        if place is None:
+            # Who joins a stream takes no place, and does not wait for one.
+            if draft.idempotency and await self.backend.known(draft) is not None:
+                return await self._begin(draft, readers, None)
+            place = self.places.queue(draft.principal, priority, self._stream_seconds_max if background else None)
+        try:
+            if not place.held and not background:
+                await self._wait(draft, place, patience)
+            return await self._begin(draft, readers, place)
+        except BaseException:
+            place.leave()
+            raise
+
+    async def _wait(self, draft: StreamRecord, place: Place, patience: Patience | None) -> None:
+        self.queued[draft.stream_id] = draft
+        try:
+            await (patience(place.turn()) if patience else place.turn())
+        finally:
+            del self.queued[draft.stream_id]
+        self._refuse_in_drain()
+
+    def _refuse_in_drain(self) -> None:
         # A worker that stops alone still takes what comes on connections that were open: a few requests.
         if self.released or self.pod_draining():
             raise Draining("The server is shutting down.", retry_after_seconds=1)
-        self._maker(draft)
+
+    async def _begin(self, draft: StreamRecord, readers: Readers, place: Place | None) -> StreamRecord:
         try:
             record = await self.backend.create(draft, self.owner)
         except (LogFull, Unreadable):
@@ -123,11 +170,14 @@ class Streams:
         except LogUnavailable:
             if not self.degrade:
                 raise
-            return self._open_without_log(draft, readers)
+            return self._open_without_log(draft, readers, place)
         if record.stream_id == draft.stream_id:
-            self.produce(self.enter(record, START), fence=1, readers=readers)
-        elif record.body_hash != draft.body_hash:
+            self.produce(self.enter(record, START), fence=1, readers=readers, place=place)
+            return record
+        if record.body_hash != draft.body_hash:
             raise IdempotencyMismatch("This Idempotency-Key was used with another request.")
+        if place is not None:
+            place.leave()
         return record
 
     def resume_strategy(self, record: StreamRecord) -> str:
@@ -138,9 +188,9 @@ class Streams:
         """
         return self._maker(record).resume
 
-    def _open_without_log(self, record: StreamRecord, readers: Readers) -> StreamRecord:
+    def _open_without_log(self, record: StreamRecord, readers: Readers, place: Place | None) -> StreamRecord:
         live = self.enter(record, START)
-        self.produce(live, fence=0, readers=readers)
+        self.produce(live, fence=0, readers=readers, place=place)
         return record
 
     def enter(self, record: StreamRecord, last: Cursor) -> LiveStream:
@@ -151,21 +201,46 @@ class Streams:
         return live
 
     def produce(
-        self, live: LiveStream, fence: int, said: str = "", content_tokens: int = 0, readers: Readers | None = None
+        self,
+        live: LiveStream,
+        fence: int,
+        said: str = "",
+        content_tokens: int = 0,
+        readers: Readers | None = None,
+        place: Place | None = None,
     ) -> None:
-        """Run the stream's upstreams here, behind what it `said` so far."""
+        """Run the stream's upstreams here, behind what it `said` so far.
+
+        Args:
+            place: its own from now on; where it is not held yet, its turn is waited for. None takes one past all.
+        """
         maker = self._maker(live.record)
-        generation = self.own(live, fence, said, content_tokens)
+        place = place or self.places.take_past_all()
+        generation = self.own(live, fence, said, content_tokens, place)
         # Who began the stream knew; who takes it over goes by its surface, of which one alone has a word for a reset.
         readers = readers or ("told" if live.record.surface == "native" else "bound")
-        run = self.driver.run(generation, maker, readers)
+        turn: Turn | None = None
+        if not place.held:
+            live.tail.ahead = lambda: place.ahead
+            turn = partial(self._turn, live, place)
+        run = self.driver.run(generation, maker, readers, turn)
         generation.task = asyncio.create_task(run, name=f"produce-{live.stream_id}")
 
-    def own(self, live: LiveStream, fence: int, said: str = "", content_tokens: int = 0) -> Generation:
-        """Be the one who appends to the stream."""
+    async def _turn(self, live: LiveStream, place: Place) -> None:
+        try:
+            await place.turn()
+        finally:
+            live.tail.ahead = None
+
+    def own(
+        self, live: LiveStream, fence: int, said: str = "", content_tokens: int = 0, place: Place | None = None
+    ) -> Generation:
+        """Be the one who appends to the stream; until that is over, `place` is held."""
 
         def over() -> None:
             live.generation = None
+            if place is not None:
+                place.leave()
             if generation.lost:
                 log.warning("stream was taken over", stream=live.stream_id)
                 self._fill(live)

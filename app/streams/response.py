@@ -21,7 +21,7 @@ from app.observability.figures import figures
 from app.observability.metrics import HEARTBEATS, READERS, RESUMES
 from app.scope import Wire, note, wire
 from app.streams.answer import Answer
-from app.streams.connection import Connection, ReaderStuck
+from app.streams.connection import ClientGone, Connection, ReaderStuck
 from app.streams.drain import Drain
 from app.streams.reader import Reader
 from app.streams.registry import Streams
@@ -29,6 +29,7 @@ from app.streams.sse import Encoder
 from app.streams.tail import Entry
 
 ErrorBody = Callable[[Failed, Scope], dict[str, Any]]
+OpenReader = Callable[[Connection], Awaitable[Reader]]
 
 STREAM_HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -62,11 +63,12 @@ class ReaderResponse(Response, ABC):
     """What stream and batch answers share: a reader, a watched client, and a line in the log.
 
     Args:
-        open_reader: begins or finds the stream, when the answer is called for and not before.
+        open_reader: begins or finds the stream, when the answer is called for and not before; it may have to wait for
+            that, on a client who may leave.
         resumable: the client can come back with the last id it saw.
     """
 
-    def __init__(self, terms: Terms, open_reader: Callable[[], Awaitable[Reader]], resumable: bool = False) -> None:
+    def __init__(self, terms: Terms, open_reader: OpenReader, resumable: bool = False) -> None:
         self._terms = terms
         self._open_reader = open_reader
         self._resumable = resumable
@@ -75,8 +77,16 @@ class ReaderResponse(Response, ABC):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         terms = self._terms
         delivery = Delivery()
-        reader = await self._open()
         connection = Connection(receive, send, terms.heartbeat_seconds, terms.send_seconds, wire(scope))
+        try:
+            reader = await self._open(connection)
+        except ClientGone:
+            connection.close()
+            note(scope)["outcome"] = "client_cancelled"
+            return
+        except BaseException:
+            connection.close()
+            raise
         terms.drain.enter(connection, self._resumable)
         tracing.link(reader.record.request.headers)
         tracing.describe(stream_id=reader.record.stream_id)
@@ -94,9 +104,9 @@ class ReaderResponse(Response, ABC):
             tracing.describe(outcome=outcome)
             figures.add(READERS, 1, outcome)
 
-    async def _open(self) -> Reader:
+    async def _open(self, connection: Connection) -> Reader:
         try:
-            return await self._open_reader()
+            return await self._open_reader(connection)
         except CursorGone:
             figures.add(RESUMES, 1, "gone")
             raise
@@ -193,7 +203,8 @@ class StreamResponse(ReaderResponse):
                 return connection.leaving
             elif connection.heartbeat_due:
                 figures.add(HEARTBEATS)
-                await connection.send({"type": "http.response.body", "body": encoder.heartbeat, "more_body": True})
+                body = heartbeat(reader, encoder)
+                await connection.send({"type": "http.response.body", "body": body, "more_body": True})
             else:
                 await connection.wait()
             entries = await self._take(reader)
@@ -206,6 +217,13 @@ class StreamResponse(ReaderResponse):
             # An end of this connection, not of the stream: it has no id.
             reader.ended = True
             return [(None, error.as_event())]
+
+
+def heartbeat(reader: Reader, encoder: Encoder) -> bytes:
+    """Says that the stream lives, and where it is while it waits for its turn."""
+    ahead = reader.ahead
+    # No line of its own that ends with a blank one: see `OpenAIEncoder`.
+    return encoder.heartbeat if ahead is None else b": waiting behind %d\n" % ahead + encoder.heartbeat
 
 
 class Push:

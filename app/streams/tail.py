@@ -37,6 +37,8 @@ class Tail:
         self.last = after
         self.ended = False
         self.broken: SluiceError | None = None
+        # How many generations have their turn before this one, which has not begun; None once it has.
+        self.ahead: Callable[[], int] | None = None
         # Of what lies before the oldest entry; None where that never got an id, and nobody can say that he is there.
         self._before: Cursor | None = after
         self._unnamed_dropped = 0

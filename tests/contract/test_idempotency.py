@@ -41,3 +41,13 @@ async def test_a_key_outlives_the_end_and_is_free_again_with_its_stream(opened: 
     second = await log.create(record(idempotency="k1"), "w1")
     assert second.stream_id != first.stream_id
     assert await log.describe(second.stream_id) is not None
+
+
+async def test_whoever_asks_for_a_key_gets_its_stream_and_makes_none(log: Log) -> None:
+    asked = record(idempotency="k1")
+    assert await log.known(asked) is None
+    assert await log.known(asked) is None, "asking does not take it"
+    made = await log.create(record(idempotency="k1"), "w1")
+    assert await log.known(asked) == made
+    assert await log.known(record(idempotency="k2")) is None
+    assert await log.describe(asked.stream_id) is None

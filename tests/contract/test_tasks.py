@@ -4,6 +4,7 @@ import asyncio
 import secrets
 from collections.abc import Sequence
 
+from app.admission.places import Places
 from app.events import Done, Event, Token
 from app.providers.base import GenerationRequest
 from app.routing.batch import TASKS, Batch, read_lines
@@ -26,7 +27,10 @@ class Side:
     def __init__(self, name: str, log: Log) -> None:
         self.echo = Echo(pause_seconds=0.05)
         maker = Batch(Route.to(self.echo), 20.0, 1000, 20.0, 0)
-        self.streams = Streams(log, name, lambda _: maker, 60, 1 << 20, degrade=False, pod_draining=lambda: False)
+        places = Places(1000, 0, 1)
+        self.streams = Streams(
+            log, name, lambda _: maker, 60, 1 << 20, degrade=False, pod_draining=lambda: False, places=places
+        )
         self.follower = Follower(self.streams, LEASE_SECONDS)
         self.streams.follow = self.follower.follow
 

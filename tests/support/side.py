@@ -4,6 +4,7 @@ import asyncio
 import secrets
 from collections.abc import AsyncGenerator
 
+from app.admission.places import Places
 from app.errors import CursorGone
 from app.events import Done, Token, Usage
 from app.providers.base import GenerationRequest, Pour
@@ -60,7 +61,16 @@ class Side:
     def __init__(self, name: str, backend: Backend, wait_at: int = 0, resume: Resume = "continue") -> None:
         self.talker = Talker(name, wait_at)
         route = Route.to(self.talker, resume)
-        self.streams = Streams(backend, name, lambda _: route, 60, 1 << 20, degrade=False, pod_draining=lambda: False)
+        self.streams = Streams(
+            backend,
+            name,
+            lambda _: route,
+            60,
+            1 << 20,
+            degrade=False,
+            pod_draining=lambda: False,
+            places=Places(1000, 0, 1),
+        )
         self.follower = Follower(self.streams, LEASE_SECONDS)
         self.streams.follow = self.follower.follow
 

@@ -5,12 +5,15 @@ import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
+from app.admission.places import Places
 from app.api.errors import error_body
 from app.events import Event
 from app.providers.base import Provider
 from app.routing.route import Route
+from app.streams.connection import Connection
 from app.streams.drain import Drain
 from app.streams.follower import Follower
 from app.streams.log import START, Backend, OnDisconnect, StreamRecord
@@ -56,21 +59,32 @@ class Worker:
         """Streams that are produced here."""
         return len(self.streams.owned)
 
-    async def open(self, provider: Provider) -> Reader:
+    async def open(
+        self,
+        provider: Provider,
+        connection: Connection | None = None,
+        *,
+        principal: str = PRINCIPAL,
+        priority: int = 0,
+        key: str = "",
+        background: bool = False,
+    ) -> Reader:
         """Begin a stream and read it."""
         model = f"m{len(self.routes)}"
         self.routes[model] = Route.to(provider)
         record = StreamRecord(
             stream_id=secrets.token_urlsafe(18),
-            principal=PRINCIPAL,
+            principal=principal,
             surface="native",
             request=type(REQUEST)(model, REQUEST.messages),
             on_disconnect=self.on_disconnect,
             grace_seconds=0.2,
             created_unix=1_790_000_000,
+            idempotency=key,
         )
-        opened = await self.streams.open(record)
-        return await self.streams.attach(opened.stream_id, PRINCIPAL, START)
+        patience = None if connection is None else connection.unless_gone
+        opened = await self.streams.open(record, "bound", priority, patience, background)
+        return await self.streams.attach(opened.stream_id, principal, START)
 
     async def read(self, reader: Reader) -> list[Event]:
         """All events of a stream that ends, read as they come."""
@@ -91,21 +105,21 @@ class Worker:
     ) -> asyncio.Task[None]:
         """Answer with a stream of what the provider says."""
 
-        common: dict[str, Any] = {"terms": self.terms, "open_reader": lambda: self.open(provider)}
+        common: dict[str, Any] = {"terms": self.terms, "open_reader": partial(self.open, provider)}
         return self._call(StreamResponse(encoder, True, resumable=resumable, **common), peer)
 
     def follow(self, stream_id: str, peer: Peer, *, resumable: bool = True) -> asyncio.Task[None]:
         """Answer with a stream that has begun, from its beginning."""
         common: dict[str, Any] = {
             "terms": self.terms,
-            "open_reader": lambda: self.streams.attach(stream_id, PRINCIPAL, START),
+            "open_reader": lambda _: self.streams.attach(stream_id, PRINCIPAL, START),
         }
         return self._call(StreamResponse(native, False, resumable=resumable, **common), peer)
 
     def serve_batch(self, provider: Provider, peer: Peer) -> asyncio.Task[None]:
         """Answer with one document."""
         answer = BatchResponse(
-            lambda whole: {"text": whole.text}, terms=self.terms, open_reader=lambda: self.open(provider)
+            lambda whole: {"text": whole.text}, terms=self.terms, open_reader=partial(self.open, provider)
         )
         return self._call(answer, peer)
 
@@ -117,7 +131,11 @@ class Worker:
 
 @asynccontextmanager
 async def worker(
-    backend: Backend | None = None, *, stream_seconds_max: float = LONG, stream_bytes_max: int = 1024 * 1024
+    backend: Backend | None = None,
+    *,
+    stream_seconds_max: float = LONG,
+    stream_bytes_max: int = 1024 * 1024,
+    places: Places | None = None,
 ) -> AsyncIterator[Worker]:
     """A worker that leaves nothing behind: whatever its streams started has to be over at the end."""
     backend = backend or MemoryLog()
@@ -131,6 +149,7 @@ async def worker(
             stream_bytes_max,
             degrade=False,
             pod_draining=lambda: False,
+            places=places or Places(1000, 0, LONG),
         )
         streams.follow = Follower(streams, lease_seconds=1.0).follow
         streams.unread = Unread(streams, lease_seconds=1.0).decide

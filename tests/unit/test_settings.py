@@ -144,3 +144,39 @@ def test_settings_do_not_change_under_way() -> None:
     settings = load_settings()
     with pytest.raises(ValidationError):
         settings.port = 1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("cors_origins", "app.example"),
+        ("cors_origins", "https://app.example/"),
+        ("cors_origins", "https://app.example, https://*.example"),
+        ("cors_origins", "null"),
+    ],
+)
+def test_what_is_no_origin_is_refused(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(variable(name), value)
+    assert refusal().startswith(f"{variable(name)}: ")
+
+
+def test_every_site_at_once_is_refused_with_credentials_and_in_production(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLUICE_CORS_ORIGINS", "*")
+    assert load_settings().cors_allowed == ("*",)
+    monkeypatch.setenv("SLUICE_CORS_CREDENTIALS", "yes")
+    assert refusal().startswith("SLUICE_CORS_ORIGINS: * with SLUICE_CORS_CREDENTIALS ")
+    monkeypatch.setenv("SLUICE_CORS_CREDENTIALS", "no")
+    monkeypatch.setenv("SLUICE_ENVIRONMENT", "production")
+    assert refusal().startswith("SLUICE_CORS_ORIGINS: * is only for development")
+    monkeypatch.setenv("SLUICE_CORS_ORIGINS", "https://app.example:8443,http://[::1]:3000")
+    assert load_settings().cors_allowed == ("https://app.example:8443", "http://[::1]:3000")
+
+
+def test_a_request_never_waits_for_a_place_beyond_a_heartbeat(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Overload is then always a status, whatever waits for an upstream behind it."""
+    assert load_settings().derived_waits()["admission_seconds"] == load_settings().admission_seconds
+    monkeypatch.setenv("SLUICE_HEARTBEAT_SECONDS", "1")
+    assert load_settings().derived_waits()["admission_seconds"] < 0.5
+    monkeypatch.setenv("SLUICE_HEARTBEAT_SECONDS", "20")
+    monkeypatch.setenv("SLUICE_ADMISSION_SECONDS", "19")
+    assert load_settings().derived_waits()["admission_seconds"] < 10

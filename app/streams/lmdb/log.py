@@ -108,6 +108,9 @@ class LmdbLog(LmdbLeases, LmdbDocuments):
 
         return await self._write(work)
 
+    async def known(self, record: StreamRecord) -> StreamRecord | None:
+        return self._read(lambda transaction: self._streams.known(transaction, record))
+
     async def append(self, batch: Sequence[Append]) -> list[AppendResult]:
         results: list[AppendResult] = []
         for part in _parts(batch):

@@ -16,7 +16,7 @@ from app.errors import LogFull, LogUnavailable
 from app.streams.log import StreamRecord
 from app.streams.packing import pack_record, unpack_record
 from app.streams.redis.buckets import Buckets
-from app.streams.redis.creation_scripts import CREATE, RECORD, RESERVE, UNDO_CREATE, UNRESERVE
+from app.streams.redis.creation_scripts import CREATE, HOLDER, RECORD, RESERVE, UNDO_CREATE, UNRESERVE
 from app.streams.redis.link import OutcomeUnknown
 from app.streams.room import CREATE_SHARE_MAX
 
@@ -60,6 +60,12 @@ class Creation:
             if made is not None:
                 return made
         raise LogUnavailable("The stream could not be made.", retry_after_seconds=1)
+
+    async def known(self, record: StreamRecord) -> StreamRecord | None:
+        """The stream that has the record's key; None also while it is only about to be made."""
+        holder = await self._buckets.of(record.idempotency).call(HOLDER, record.idempotency)
+        packed = await self._buckets.of(holder.decode()).call(RECORD, holder.decode(), 0) if holder else None
+        return unpack_record(packed) if packed else None
 
     async def _reserve(self, record: StreamRecord, dead: str) -> tuple[str, int]:
         link = self._buckets.of(record.idempotency)

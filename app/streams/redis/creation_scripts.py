@@ -51,6 +51,11 @@ end
 return {holder, now - tonumber(since)}
 """)
 
+# Who holds an idempotency key, else an empty text. ARGV: key's hash.
+HOLDER = script("""
+return string.match(redis.call('GET', prefix .. 'i:' .. ARGV[2]) or '', '^%S+') or ''
+""")
+
 # Gives an idempotency key back. ARGV: key's hash, stream that holds it.
 UNRESERVE = script("""
 local key = prefix .. 'i:' .. ARGV[2]

@@ -146,6 +146,9 @@ class RedisLog(RedisLeases, RedisDocuments):
     async def create(self, record: StreamRecord, owner: str) -> StreamRecord:
         return await self._creation.create(record, owner)
 
+    async def known(self, record: StreamRecord) -> StreamRecord | None:
+        return await self._creation.known(record)
+
     async def append(self, batch: Sequence[Append]) -> list[AppendResult]:
         if len(self._buckets.links) == 1:
             return await self._append(0, batch)
