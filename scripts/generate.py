@@ -10,6 +10,7 @@ from scripts import (
     metrics_reference,
     module_map,
     monitoring,
+    objectives_reference,
     settings_reference,
     timeouts_reference,
     whole_files,
@@ -23,6 +24,7 @@ if __name__ == "__main__":
         errors_reference,
         metrics_reference,
         module_map,
+        objectives_reference,
         settings_reference,
     )
     # All of them, also behind one that is not up to date.

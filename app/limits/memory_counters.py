@@ -60,9 +60,7 @@ class MemoryCounters:
         """As `give_back`."""
         now_ms = _now_ms()
         for back in returns:
-            account = self._accounts.get(back.key)
-            if account is None:
-                continue
+            account = self._account(back.key)
             if back.slot:
                 account.slots.pop(back.slot, None)
             if back.amount and (window := account.windows.get(back.name)) is not None:

@@ -65,7 +65,7 @@ def lines(axes: Axes, panel: dict[str, Any], url: str, start: float, end: float)
             axes.plot([at for at, _ in points], [value for _, value in points], label=name, linewidth=1.2)
     axes.set_ylim(bottom=0)
     handles, labels = axes.get_legend_handles_labels()
-    axes.legend(handles[:LEGEND_MAX], labels[:LEGEND_MAX], fontsize=7, loc="upper left", framealpha=0.6)
+    axes.legend(handles[:LEGEND_MAX], labels[:LEGEND_MAX], fontsize=7, loc="best", framealpha=0.6)
 
 
 def heat(axes: Axes, panel: dict[str, Any], url: str, start: float, end: float) -> None:

@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 import yaml
 
+from app.observability import genai
 from app.settings import Settings
 from app.timeouts import ledger
+from deploy.prometheus.objectives import load as objectives
 from tests.ops.test_prometheus_rules import promtool
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
@@ -174,8 +176,14 @@ def test_the_collector_bounds_its_memory_first_and_batches_last() -> None:
         assert set(pipeline[kind]) == COLLECTOR[kind].keys()
 
 
-def test_the_collector_keeps_every_failure() -> None:
+def test_the_collector_keeps_every_failure_and_every_late_first_token() -> None:
     policies = {policy["name"]: policy for policy in COLLECTOR["processors"]["tail_sampling"]["policies"]}
 
+    (condition,) = policies["slow-first-token"]["ottl_condition"]["span"]
+    attribute, limit = re.fullmatch(r'attributes\["(.+)"\] > ([\d.]+)', condition).groups()  # type: ignore[union-attr]
+    first_token = next(each for each in objectives().objectives if each.name == "first_token")
+
+    assert f'"{attribute}"' in Path(genai.__file__).read_text()
+    assert f'le="{limit}"' in first_token.errors
     assert policies["errors"]["status_code"] == {"status_codes": ["ERROR"]}
     assert 0 < policies["one-in-twenty"]["probabilistic"]["sampling_percentage"] <= 5

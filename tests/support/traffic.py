@@ -27,6 +27,9 @@ ENV = {
     "SLUICE_DRAIN_SECONDS": "6",
     "SLUICE_DRAIN_SPREAD_SECONDS": "0.5",
     "SLUICE_GRACE_SECONDS": "3",
+    # Each worker has room for its half of the callers: one that is left alone has some of them wait.
+    "SLUICE_STREAMS_MAX": "6",
+    "SLUICE_ADMISSION_SECONDS": "0.9",
 }
 # Of the models that the scripted upstream answers for, and what it does to them.
 SCRIPTS: dict[str, dict[str, Any]] = {
