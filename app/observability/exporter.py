@@ -9,6 +9,7 @@ import json
 import socket
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -53,6 +54,11 @@ class Handler(BaseHTTPRequestHandler):
     timeout = CLIENT_SECONDS_MAX
     protocol_version = "HTTP/1.1"
     server_version, sys_version = "sluice", ""
+
+    def handle(self) -> None:
+        # A scraper that gives up, since the machine is busy, is not worth a stack trace among the log lines.
+        with suppress(ConnectionError):
+            super().handle()
 
     def do_GET(self) -> None:
         match urlsplit(self.path).path:

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 import yaml
 
+import app.capacity
+import app.timeouts
 from app.observability import genai
 from app.settings import Settings
 from app.timeouts import ledger
@@ -17,6 +19,35 @@ DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 COMPOSE: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 COLLECTOR: dict[str, Any] = yaml.safe_load((DEPLOY / "otel/collector.yaml").read_text())
+# Those that are used here, of the compose specification.
+KEYS = {
+    "build",
+    "image",
+    "command",
+    "entrypoint",
+    "environment",
+    "depends_on",
+    "networks",
+    "network_mode",
+    "ports",
+    "volumes",
+    "tmpfs",
+    "user",
+    "profiles",
+    "restart",
+    "read_only",
+    "cap_drop",
+    "cap_add",
+    "security_opt",
+    "pids_limit",
+    "mem_limit",
+    "shm_size",
+    "ulimits",
+    "logging",
+    "healthcheck",
+    "stop_signal",
+    "stop_grace_period",
+}
 BUILT = {name for name, service in SERVICES.items() if "build" in service}
 
 
@@ -76,6 +107,23 @@ def test_every_target_that_is_built_is_a_stage_of_the_dockerfile() -> None:
         build = SERVICES[name]["build"]
         assert (DEPLOY / build["context"] / build["dockerfile"]).is_file()
         assert build["target"] in stages
+
+
+def test_what_the_app_reads_of_this_folder_goes_into_the_image() -> None:
+    """A build sees nothing but what .dockerignore lets in."""
+    let_in = (DEPLOY.parent / ".dockerignore").read_text().splitlines()
+    for path in (app.capacity.FILE, app.timeouts.LEDGER):
+        assert f"!{path.relative_to(DEPLOY.parent)}" in let_in
+
+
+def test_every_key_of_a_service_is_one_of_the_compose_specification(service: dict[str, Any]) -> None:
+    """A misspelt one would be refused, or silently mean nothing."""
+    assert service.keys() <= KEYS
+    for needed in service.get("depends_on", {}).values():
+        assert needed["condition"] in ("service_started", "service_healthy", "service_completed_successfully")
+    networks = service.get("networks", [])
+    assert set(networks) <= COMPOSE["networks"].keys()
+    assert not (networks and "network_mode" in service)
 
 
 def test_every_file_that_is_mounted_is_there_and_every_volume_declared(service: dict[str, Any]) -> None:

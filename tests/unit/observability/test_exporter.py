@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -182,3 +183,15 @@ def test_an_address_that_cannot_be_used_is_said_in_one_line(address: str) -> Non
     assert result.returncode == 1
     assert len(result.stderr.splitlines()) == 1
     assert result.stderr.startswith(f"sluice: SLUICE_METRICS_BIND: cannot listen on {address}: ")
+
+
+def test_scrapers_that_give_up_leave_no_word_among_the_log_lines(capfd: pytest.CaptureFixture[str]) -> None:
+    with exporter() as url:
+        port = int(url.rpartition(":")[2])
+        for _ in range(20):
+            with socket.create_connection(("127.0.0.1", port)) as client:
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # closes by a reset
+                client.sendall(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert "sluice_build_info" in urllib.request.urlopen(f"{url}/metrics").read().decode()
+
+    assert capfd.readouterr().err == ""
