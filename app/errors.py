@@ -9,6 +9,7 @@
     ├── Unauthorized              401 unauthorized
     ├── Forbidden                 403 forbidden
     ├── IdentityUnavailable       503 identity_unavailable   retryable
+    ├── Busy                      409 busy                   retryable
     ├── RateLimited               429 rate_limited           retryable
     ├── NotFound                  404 not_found
     ├── CursorGone                410 cursor_gone
@@ -112,6 +113,14 @@ class IdentityUnavailable(SluiceError):
 
     status = 503
     code = "identity_unavailable"
+    retryable = True
+
+
+class Busy(SluiceError):
+    """The conversation, or the socket, is still being answered."""
+
+    status = 409
+    code = "busy"
     retryable = True
 
 

@@ -11,7 +11,7 @@ from gunicorn.arbiter import Arbiter
 
 from app.admission.places import Places
 from app.admission.pulse import Pulse
-from app.api import anthropic, auth, docs, errors, health, native, openai, playground, responses, tasks
+from app.api import anthropic, auth, docs, errors, health, native, openai, playground, responses, sockets, tasks
 from app.api import streams as streams_api
 from app.api.context import Context
 from app.catalog import CatalogError, adopted, load_catalog
@@ -38,6 +38,7 @@ from app.sampler import Sampler
 from app.settings import Settings, load_settings
 from app.streams.backends import is_shared, open_backend
 from app.streams.books import Books
+from app.streams.conversations import Conversations
 from app.streams.drain import Drain
 from app.streams.follower import Follower
 from app.streams.keeper import Keeper
@@ -102,7 +103,14 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         streams.follow = follower.follow
         streams.unread = Unread(streams, settings.lease_seconds).decide
         drain = app.state.drain = Drain(streams, settings.derived_waits()["drain_spread_seconds"], is_shared(url))
-        app.state.context = _context(settings, tuple(routes), streams, drain, entrance.access.quotas)
+        conversations = Conversations(
+            streams,
+            settings.conversation_messages_max,
+            settings.conversation_bytes_max,
+            settings.stream_ttl_seconds,
+        )
+        quotas = entrance.access.quotas
+        app.state.context = _context(settings, tuple(routes), streams, drain, quotas, conversations)
         keeper = Keeper(streams, follower, settings.lease_seconds, identity.newly_dead)
         await keeper.start()
         sampler = Sampler(streams, drain, routes, entrance.limiter, lines, getattr(app.state, "figure_files", None))
@@ -115,6 +123,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         await drain.finish()
         for duty in duties:
             duty.cancel()
+        await conversations.aclose()
         await streams.committer.aclose()
         await entrance.aclose()
         for route in routes.values():
@@ -132,7 +141,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         docs_url=None,
         redoc_url=None,
     )
-    for surface in (openai, responses, anthropic, native, streams_api, tasks, auth, health, docs, playground):
+    surfaces = (openai, responses, anthropic, native, streams_api, tasks, auth, health, docs, playground, sockets)
+    for surface in surfaces:
         app.include_router(surface.router)
     for router in (native.ticketed, streams_api.ticketed, tasks.ticketed, auth.public):
         app.include_router(router)
@@ -189,7 +199,14 @@ def _places(settings: Settings) -> Places:
     return Places(settings.streams_max, waiting_max, settings.derived_waits()["admission_seconds"])
 
 
-def _context(settings: Settings, models: tuple[str, ...], streams: Streams, drain: Drain, quotas: Quotas) -> Context:
+def _context(
+    settings: Settings,
+    models: tuple[str, ...],
+    streams: Streams,
+    drain: Drain,
+    quotas: Quotas,
+    conversations: Conversations,
+) -> Context:
     terms = Terms(
         streams=streams,
         drain=drain,
@@ -201,6 +218,8 @@ def _context(settings: Settings, models: tuple[str, ...], streams: Streams, drai
     return Context(
         terms=terms,
         quotas=quotas,
+        conversations=conversations,
+        origins=settings.cors_allowed,
         models=models,
         on_disconnect=settings.on_disconnect,
         on_disconnect_max=settings.on_disconnect_max,

@@ -32,6 +32,14 @@ class Wire(Protocol):
         ...
 
 
+class SocketWire(Wire, Protocol):
+    """A WebSocket below ASGI: what is written are frames."""
+
+    async def drained(self) -> None:
+        """Return once the reader takes more, or is gone."""
+        ...
+
+
 def set_request_id(scope: Scope, identity: str) -> None:
     """Name the request."""
     scope["sluice.request_id"] = identity
@@ -62,6 +70,12 @@ def set_headers(scope: Scope, headers: Headers) -> None:
 def set_wire(scope: Scope, connection: Wire) -> None:
     """Let layers above reach below ASGI."""
     scope.setdefault("extensions", {})["sluice.wire"] = connection
+
+
+def socket_wire(scope: Scope) -> SocketWire:
+    """The WebSocket below ASGI."""
+    found: SocketWire = scope["extensions"]["sluice.wire"]
+    return found
 
 
 def wire(scope: Scope) -> Wire | None:

@@ -131,7 +131,18 @@ class Settings(BaseSettings):
     lease_seconds: Seconds = _wait("lease_seconds", "A worker that was silent for this long has lost its streams.")
     stream_seconds_max: Seconds = _wait("stream_seconds_max", "Longest life of one generation.")
     task_seconds_max: Seconds = _wait("task_seconds_max", "Longest life of one task, all its prompts together.")
-    stream_ttl_seconds: Seconds = _wait("stream_ttl_seconds", "How long an ended stream can still be read.")
+    stream_ttl_seconds: Seconds = _wait(
+        "stream_ttl_seconds", "How long an ended stream can still be read, and a conversation gone on with."
+    )
+    conversation_messages_max: int = Field(
+        100, ge=2, le=10_000, description="Most messages of a conversation; the oldest are forgotten."
+    )
+    conversation_bytes_max: int = Field(
+        128 * 1024, ge=1024, le=8 * 1024 * 1024, description="Most text of a conversation; the oldest is forgotten."
+    )
+    socket_bytes_max: int = Field(
+        256 * 1024, ge=1024, le=16 * 1024 * 1024, description="Longest message that a WebSocket takes."
+    )
     age_seconds_max: Seconds = _wait("age_seconds_max", "Longest life of a resumable connection, about.")
     drain_seconds: Seconds = _wait("drain_seconds", "Time that open streams get to finish when a worker stops.")
     drain_spread_seconds: Seconds = _wait("drain_spread_seconds", "Time over which a stopping worker's readers leave.")

@@ -33,6 +33,7 @@ from app.pod import Identity, Pod
 from app.protocol import SluiceProtocol
 from app.slots import Slots, SlotSocket
 from app.timeouts import ledger
+from app.websocket import SluiceWebSocket
 
 log = structlog.get_logger(__name__)
 
@@ -47,6 +48,8 @@ GC_THRESHOLDS = (20_000, 20, 50)
 SUCCESSOR_SECONDS = ledger()["successor_seconds"]
 FAREWELL_SECONDS = ledger()["farewell_seconds"]
 CANCEL_SECONDS = ledger()["cancel_seconds"]
+HEARTBEAT_INTERVAL_SECONDS = ledger()["heartbeat_seconds"]
+VANISHED_SECONDS = ledger()["vanished_seconds"]
 
 
 class DrainServer(Server):
@@ -103,6 +106,11 @@ class SluiceWorker(UvicornWorker):  # type: ignore[misc]
     CONFIG_KWARGS: dict[str, Any] = {  # noqa: RUF012 - the base class's name and type
         "loop": "uvloop",
         "http": SluiceProtocol,
+        "ws": SluiceWebSocket,
+        # A message that is compressed takes 300 KB a socket, and may be a thousand times as long as it came.
+        "ws_per_message_deflate": False,
+        "ws_ping_interval": HEARTBEAT_INTERVAL_SECONDS,
+        "ws_ping_timeout": VANISHED_SECONDS,
         "access_log": False,  # the app's own line is written when the answer ends, and says how
         "server_header": False,
         "proxy_headers": False,  # behind a Unix socket they would have to be believed from anybody

@@ -38,6 +38,7 @@ workers = settings.workers
 bind = [] if settings.socket_dir else [settings.bind]
 SluiceWorker.drain_seconds = settings.drain_seconds
 SluiceWorker.metrics_dir = settings.metrics_path
+SluiceWorker.CONFIG_KWARGS["ws_max_size"] = settings.socket_bytes_max
 if settings.socket_dir:
     # A reload runs this file again: the workers before it and those after it have to share the same memory.
     SluiceWorker.slots = SluiceWorker.slots or Slots(settings.socket_dir, settings.workers)

@@ -15,7 +15,7 @@ from starlette.types import Scope
 
 from app.api.access import declared_limits, principal
 from app.api.schemas import SimulatorBody
-from app.errors import Forbidden, InvalidRequest, NotFound, SluiceError
+from app.errors import Busy, Forbidden, InvalidRequest, NotFound, SluiceError
 from app.limits.account import Limit
 from app.limits.quotas import Quotas
 from app.observability import tracing
@@ -28,6 +28,7 @@ from app.scope import request_id
 from app.security.principal import Principal
 from app.streams.answer import Answer
 from app.streams.connection import Connection
+from app.streams.conversations import Conversation, Conversations
 from app.streams.grant import Grant
 from app.streams.log import START, Cursor, OnDisconnect, StreamRecord, parse_id
 from app.streams.outcome import OURS, outcome_of_code
@@ -53,15 +54,18 @@ class Context:
         on_disconnect: the policy of native streams that name none.
         on_disconnect_max: the most lasting policy that a request may ask for.
         simulator_options: whether requests may say how the simulator behaves.
+        origins: whose pages may open sockets, besides our own.
     """
 
     terms: Terms
     quotas: Quotas
+    conversations: Conversations
     models: tuple[str, ...]
     on_disconnect: OnDisconnect
     on_disconnect_max: OnDisconnect
     grace_seconds: float
     simulator_options: bool
+    origins: tuple[str, ...] = ()
 
     @property
     def streams(self) -> Streams:
@@ -173,7 +177,7 @@ Ctx = Annotated[Context, Depends(_context)]
 Who = Annotated[Caller, Depends(_caller)]
 
 
-def upstream_headers(request: Request) -> dict[str, str]:
+def upstream_headers(request: HTTPConnection) -> dict[str, str]:
     """The request's trace headers and id, to pass on."""
     headers = {name: request.headers[name] for name in TRACE_HEADERS if name in request.headers}
     return headers | tracing.current_headers() | {"x-request-id": request_id(request.scope)}
@@ -187,6 +191,7 @@ class Wanted:
 
     Args:
         answers: how many it comes to.
+        conversation_id: that whose next turn the request's last message is.
     """
 
     ctx: Context
@@ -195,6 +200,7 @@ class Wanted:
     request: GenerationRequest
     on_disconnect: OnDisconnect
     answers: int = 1
+    conversation_id: str | None = None
 
     def stream(self, encoder: Callable[[Reader], Encoder], resumable: bool) -> StreamResponse:
         """Answer with server-sent events."""
@@ -230,10 +236,16 @@ class Wanted:
         if opening is not None and opening.kind == "stream":
             raise Forbidden("The ticket is for something else.")
         stream_id, key = secrets.token_urlsafe(18), who.key
-        hold = await quotas.take(who.scope, who.identity, who.limits, key or stream_id, self.request, self.answers)
+        conversation = await self._conversation(key)
+        request = self.request if conversation is None else _behind(conversation, self.request)
+        hold = await quotas.take(who.scope, who.identity, who.limits, key or stream_id, request, self.answers)
         try:
             record = await self.ctx.streams.open(
-                self._draft(stream_id, key, hold.grant), readers, who.identity.tier.priority, patience, background
+                self._draft(stream_id, key, request, hold.grant),
+                readers,
+                who.identity.tier.priority,
+                patience,
+                background,
             )
         except BaseException as error:
             quotas.cancel(hold)
@@ -242,7 +254,38 @@ class Wanted:
             raise
         if record.stream_id != stream_id:
             quotas.cancel(hold)
+        elif conversation is not None:
+            await self._add(conversation, stream_id)
         return record
+
+    async def _conversation(self, key: str) -> Conversation | None:
+        if self.conversation_id is None:
+            return None
+        conversations = self.ctx.conversations
+        found = await conversations.open(conversations.key(self.who.principal, self.conversation_id))
+        # Whoever has its key is not a second one, but joins it.
+        if found.running is not None and not (key and found.running.idempotency == key):
+            raise Busy("The conversation is still being answered.", retry_after_seconds=1)
+        return found
+
+    async def _add(self, conversation: Conversation, stream_id: str) -> None:
+        """The turn begins with its stream; one that cannot be kept is not answered either."""
+        added = False
+        try:
+            said = self.request.messages[-1]["content"]
+            added = await self.ctx.conversations.add(conversation, said, stream_id)
+        finally:
+            if not added:
+                await self.ctx.streams.cancel(stream_id, self.who.principal)
+        if not added:
+            raise Busy("The conversation is still being answered.", retry_after_seconds=1)
+
+    @property
+    def _asked(self) -> tuple[object, ...]:
+        """What tells one request from another under one key: without what was said before, which the first one adds
+        to."""
+        asked = (self.surface, msgspec.structs.replace(self.request, headers={}))
+        return asked if self.conversation_id is None else (*asked, self.conversation_id)
 
     async def _open(self, readers: Readers, connection: Connection) -> Reader:
         last = self.who.last_event_id
@@ -251,24 +294,29 @@ class Wanted:
         record = await self.begin(readers, connection.unless_gone)
         return await self.ctx.attach(self.who, record.stream_id, START)
 
-    def _draft(self, stream_id: str, key: str, grant: Grant | None) -> StreamRecord:
+    def _draft(self, stream_id: str, key: str, request: GenerationRequest, grant: Grant | None) -> StreamRecord:
         policy = "grace" if key and self.on_disconnect == "cancel" else self.on_disconnect
-        bounded = self.request
         tier_max = self.who.identity.tier.max_tokens
-        if tier_max is not None and bounded.max_tokens is None:
-            bounded = msgspec.structs.replace(bounded, max_tokens=tier_max)
+        if tier_max is not None and request.max_tokens is None:
+            request = msgspec.structs.replace(request, max_tokens=tier_max)
         return StreamRecord(
             stream_id=stream_id,
             principal=self.who.principal,
             surface=self.surface,
-            request=bounded,
+            request=request,
             on_disconnect=self.ctx.policy(policy) if self.surface not in UNATTENDED else "finish",
             grace_seconds=self.ctx.grace_seconds,
             created_unix=int(time()),
             idempotency=key,
-            body_hash=_digest((self.surface, msgspec.structs.replace(self.request, headers={}))),
+            body_hash=_digest(self._asked),
             grant=grant,
         )
+
+
+def _behind(conversation: Conversation, request: GenerationRequest) -> GenerationRequest:
+    """The request, with what was said before between the system's words and its own."""
+    messages = request.messages
+    return msgspec.structs.replace(request, messages=[*messages[:-1], *conversation.messages, messages[-1]])
 
 
 def resume(

@@ -103,7 +103,7 @@ def _respond(
         headers=upstream_headers(request),
     )
     policy = body.on_disconnect or (ctx.on_disconnect if streamed else "cancel")
-    wanted = Wanted(ctx, who, "native", generation, policy)
+    wanted = Wanted(ctx, who, "native", generation, policy, conversation_id=conversation_id)
     if streamed:
         return wanted.stream(
             lambda reader: NativeEncoder(reader.record.stream_id, reader.record.request.model), who.resumable

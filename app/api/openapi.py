@@ -40,6 +40,7 @@ _ERRORS = {
     400: "The request cannot be carried out.",
     401: "No credentials, or none that are valid.",
     404: "There is no such model or stream.",
+    409: "The conversation is still being answered.",
     413: "Larger than the server takes.",
     422: "Not what the schema says.",
     429: "A limit of the caller's is reached; `Retry-After` says for how long.",

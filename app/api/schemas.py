@@ -84,7 +84,7 @@ class ChatBody(GenerationBody):
 
     message: Prompt
     conversation_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")] | None = Field(
-        None, description="Your name for the conversation; it is echoed."
+        None, description="Your name for the conversation: what was said in it before is told to the model again."
     )
 
 

@@ -13,6 +13,10 @@ from app.scope import own_headers, set_request_id
 _HARMLESS = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 
+# What has an answer's headers.
+_BEGINNINGS = frozenset({"http.response.start", "websocket.accept", "websocket.http.response.start"})
+
+
 class RequestIdMiddleware:
     """Outermost, so that every line and answer of a request carries its id."""
 
@@ -38,7 +42,7 @@ class RequestIdMiddleware:
         more = own_headers(scope)
 
         async def send_with_id(message: Message) -> None:
-            if message["type"] == "http.response.start":
+            if message["type"] in _BEGINNINGS:
                 message["headers"] = [*message.get("headers", ()), *named, *more]
             await send(message)
 

@@ -137,17 +137,20 @@ class Connection:
         Raises:
             ReaderStuck: the reader's buffers stayed full for `send_seconds`.
         """
+        await self._bounded(self._send(message))
+        if message["type"] == "http.response.body":
+            self.heartbeat_due = False
+
+    async def _bounded(self, sending: Awaitable[None]) -> None:
         self._last_sent = self._sending_since = self._loop.time()
         try:
-            await self._send(message)
+            await sending
         except asyncio.CancelledError:
             if self._stuck and self._task is not None and self._task.uncancel() == 0:
                 raise ReaderStuck from None
             raise
         finally:
             self._sending_since = None
-        if message["type"] == "http.response.body":
-            self.heartbeat_due = False
 
     def _tick(self) -> None:
         now = self._loop.time()

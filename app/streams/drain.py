@@ -38,6 +38,8 @@ class Drain:
         self._shared_log = shared_log
         self._movable: set[Connection] = set()
         self._staying: set[Connection] = set()
+        self._resting: set[Connection] = set()
+        self._begun = False
         self._moving = False
         self._over = False
 
@@ -49,10 +51,18 @@ class Drain:
         elif resumable and self._moving:
             self._move(connection)
 
+    def rest(self, connection: Connection) -> None:
+        """A connection that reads nothing just now is open: it has nothing to lose."""
+        self._resting.add(connection)
+        if self._over:
+            connection.leave("drain")
+        elif self._begun:
+            self._move(connection)
+
     def leave(self, connection: Connection) -> None:
-        """A connection has ended."""
-        self._movable.discard(connection)
-        self._staying.discard(connection)
+        """A connection has ended, or has left off what it did."""
+        for kind in (self._movable, self._staying, self._resting):
+            kind.discard(connection)
 
     @property
     def readers(self) -> int:
@@ -62,7 +72,7 @@ class Drain:
     @property
     def idle(self) -> bool:
         """Nobody reads here and nothing is produced."""
-        return not (self._movable or self._staying or self._streams.owned)
+        return not (self._movable or self._staying or self._resting or self._streams.owned)
 
     def begin(self) -> None:
         """Start nothing new, and move the readers where another worker can serve them."""
@@ -71,6 +81,10 @@ class Drain:
         if self._moving:
             self._streams.takes_over = False
             for connection in list(self._movable):
+                self._move(connection)
+        if not self._begun:
+            self._begun = True
+            for connection in list(self._resting):
                 self._move(connection)
 
     async def finish(self) -> None:
@@ -97,7 +111,7 @@ class Drain:
             # The lease runs out by itself.
             log.warning("log unavailable", detail=error.detail or error.message)
         self._over = True
-        for connection in [*self._movable, *self._staying]:
+        for connection in [*self._movable, *self._staying, *self._resting]:
             connection.leave("drain")
 
     async def _give_up(self, left: Sequence[LiveStream]) -> None:

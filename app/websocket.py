@@ -1,0 +1,103 @@
+"""Uvicorn's WebSocket protocol with what streams need below ASGI: a short way for tokens, and an end that is said.
+
+What the stock one does otherwise, and why that harms:
+- it closes every socket at the moment when its worker begins to stop, in the middle of what it says;
+- it logs addresses with their queries, where tickets are;
+- it takes a peer for dead whose pong arrived while the event loop was held, and lay unread;
+- it answers pings without looking whether anybody takes the answers.
+"""
+
+import asyncio
+import logging
+from typing import Any
+
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.http11 import Request
+
+from app.protocol import WRITE_BUFFER_BYTES_MAX
+from app.scope import set_wire
+
+# What is in a socket's buffer already is read in the next turn of the loop.
+LATE_SECONDS = 1.0
+_log = logging.getLogger("uvicorn.error.websocket")
+_log.setLevel(logging.WARNING)
+
+
+class SocketBelow:
+    """See `SocketWire`."""
+
+    def __init__(self, protocol: "SluiceWebSocket") -> None:
+        self._protocol = protocol
+
+    @property
+    def writable(self) -> bool:
+        return self._protocol.writable.is_set() and self._protocol.is_open
+
+    def write(self, body: bytes) -> None:
+        if self._protocol.is_open:
+            self._protocol.transport.write(body)
+
+    async def drained(self) -> None:
+        await self._protocol.writable.wait()
+
+    def end(self, body: bytes, linger_seconds: float) -> None:
+        """Behind `body`, a close frame: try again later."""
+        protocol = self._protocol
+        if not protocol.is_open:
+            self.abort()
+            return
+        protocol.transport.write(body)
+        protocol.conn.send_close(1013)
+        protocol.transport.write(b"".join(protocol.conn.data_to_send()))
+        protocol.close_sent = True
+        protocol.transport.close()
+        protocol.loop.call_later(linger_seconds, protocol.transport.abort)
+
+    def abort(self) -> None:
+        self._protocol.transport.abort()
+
+
+class SluiceWebSocket(WebSocketsSansIOProtocol):
+    """One client's socket."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.logger = _log
+        self.conn.logger = _log
+        self.conn.debug = False
+        self._late = False
+
+    @property
+    def is_open(self) -> bool:
+        """Whether messages can be sent."""
+        return self.handshake_complete and not (self.close_sent or self.disconnected or self.transport.is_closing())
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self.transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES_MAX)
+
+    def handle_connect(self, event: Request) -> None:
+        super().handle_connect(event)
+        if self.response.status_code == 101:
+            scope: Any = self.scope
+            set_wire(scope, SocketBelow(self))
+
+    def shutdown(self) -> None:
+        """The worker begins to stop: its drain has the app end each socket in its own time, behind a word of why."""
+
+    def handle_ping(self) -> None:
+        if self.transport.get_write_buffer_size() > WRITE_BUFFER_BYTES_MAX:
+            self.transport.abort()  # it asks, and does not listen
+            return
+        super().handle_ping()
+
+    def handle_pong(self, event: Any) -> None:
+        self._late = False
+        super().handle_pong(event)
+
+    def keepalive_timeout(self) -> None:
+        if self._late:
+            super().keepalive_timeout()
+            return
+        self._late = True
+        self.pong_timer = self.loop.call_later(LATE_SECONDS, self.keepalive_timeout)
