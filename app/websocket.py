@@ -85,6 +85,18 @@ class SluiceWebSocket(WebSocketsSansIOProtocol):
     def shutdown(self) -> None:
         """The worker begins to stop: its drain has the app end each socket in its own time, behind a word of why."""
 
+    def send_receive_event_to_app(self) -> None:
+        if self.curr_msg_data_type == "text":
+            try:
+                b"".join(self.frames).decode()
+            except UnicodeDecodeError:
+                # The client's fault, of which the stock protocol would log a traceback.
+                self.frames = []
+                self.conn.send_close(1007)
+                self.handle_parser_exception()
+                return
+        super().send_receive_event_to_app()
+
     def handle_ping(self) -> None:
         if self.transport.get_write_buffer_size() > WRITE_BUFFER_BYTES_MAX:
             self.transport.abort()  # it asks, and does not listen

@@ -1,0 +1,136 @@
+"""WebSocket frames as RFC 6455 has them: what is right works in any pieces, what is wrong ends with the right code."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.gunicorn import Gunicorn
+from tests.support.raw_socket import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, RawSocket, close, frame
+
+PATH = "/api/v1/ws/generate"
+SAY_PING = b'{"type":"ping"}'
+BYTES_MAX = 8192
+# Normal; protocol error; inconsistent data; too big.
+NORMAL, WRONG, INVALID, BIG = 1000, 1002, 1007, 1009
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Gunicorn]:
+    with Gunicorn({"SLUICE_SOCKET_BYTES_MAX": str(BYTES_MAX)}) as running:
+        yield running
+
+
+def is_alive(client: RawSocket) -> bool:
+    client.say(type="ping")
+    return bool(client.message() == {"type": "pong"})
+
+
+PIECES = {
+    "in one frame": [frame(TEXT, SAY_PING)],
+    "in a frame for each byte": [
+        frame(TEXT, SAY_PING[:1], final=False),
+        *(frame(CONTINUATION, SAY_PING[at : at + 1], final=False) for at in range(1, len(SAY_PING))),
+        frame(CONTINUATION),
+    ],
+    "behind an empty frame": [frame(TEXT, final=False), frame(CONTINUATION, SAY_PING)],
+    "of the longest length": [frame(TEXT, SAY_PING + b" " * (BYTES_MAX - len(SAY_PING)))],
+}
+WRONGS = {
+    "not masked": ([frame(TEXT, SAY_PING, masked=False)], WRONG),
+    "reserved bit 1": ([frame(TEXT, SAY_PING, reserved=4)], WRONG),
+    "reserved bit 3": ([frame(TEXT, SAY_PING, reserved=1)], WRONG),
+    "reserved bit on a ping": ([frame(PING, reserved=4)], WRONG),
+    "reserved opcode": ([frame(3, SAY_PING)], WRONG),
+    "reserved control opcode": ([frame(11)], WRONG),
+    "fragmented ping": ([frame(PING, final=False)], WRONG),
+    "long ping": ([frame(PING, b"x" * 126)], WRONG),
+    "continuation of nothing": ([frame(CONTINUATION, SAY_PING)], WRONG),
+    "message within a message": ([frame(TEXT, b"{", final=False), frame(TEXT, SAY_PING)], WRONG),
+    "text that is not UTF-8": ([frame(TEXT, b'{"prompt":"\xff"}')], INVALID),
+    "surrogate as UTF-8": ([frame(TEXT, b"\xed\xa0\x80")], INVALID),
+    "text that ends in a character": ([frame(TEXT, "ä".encode()[:1])], INVALID),
+    "text that breaks off in its last frame": ([frame(TEXT, b"a", final=False), frame(CONTINUATION, b"\xc3")], INVALID),
+    "close of one byte": ([frame(CLOSE, b"\x03")], WRONG),
+    "close with a code that is never sent": ([frame(CLOSE, close(1005))], WRONG),
+    "close with a code that is none": ([frame(CLOSE, close(999))], WRONG),
+    "close with a reason that is not UTF-8": ([frame(CLOSE, close(NORMAL, b"\xff"))], INVALID),
+    "long close": ([frame(CLOSE, close(NORMAL, b"x" * 124))], WRONG),
+    "too long": ([frame(TEXT, b" " * (BYTES_MAX + 1))], BIG),
+    "too long in pieces": (
+        [frame(TEXT, b" " * BYTES_MAX, final=False), frame(CONTINUATION, b" ")],
+        BIG,
+    ),
+    "says that it will be long": ([b"\x81\xff" + (1 << 40).to_bytes(8) + b"mask"], BIG),
+}
+
+
+@pytest.mark.parametrize("pieces", PIECES.values(), ids=PIECES.keys())
+def test_a_message_is_the_same_in_any_pieces(server: Gunicorn, pieces: list[bytes]) -> None:
+    with RawSocket(server.url, PATH) as client:
+        client.send(*pieces)
+        assert client.message() == {"type": "pong"}
+        assert is_alive(client)
+
+
+def test_bytes_that_come_one_by_one_and_messages_that_come_together_are_all_heard(server: Gunicorn) -> None:
+    with RawSocket(server.url, PATH) as client:
+        for byte in frame(TEXT, SAY_PING):
+            client.send(bytes([byte]))
+        client.send(frame(TEXT, SAY_PING) * 50)
+        assert [client.message() for _ in range(51)] == [{"type": "pong"}] * 51
+
+
+def test_a_ping_within_a_message_is_answered_at_once_with_its_payload(server: Gunicorn) -> None:
+    with RawSocket(server.url, PATH) as client:
+        client.send(
+            frame(TEXT, SAY_PING[:5], final=False), frame(PING, b"\x00payload" * 15), frame(PONG, b"nobody asked")
+        )
+        assert client.receive() == (PONG, b"\x00payload" * 15)
+        client.send(frame(CONTINUATION, SAY_PING[5:]))
+        assert client.message() == {"type": "pong"}
+
+
+@pytest.mark.parametrize(("frames", "code"), WRONGS.values(), ids=WRONGS.keys())
+def test_what_is_wrong_ends_with_its_code(server: Gunicorn, frames: list[bytes], code: int) -> None:
+    with RawSocket(server.url, PATH) as client:
+        client.send(*frames)
+        assert client.close_code() == code
+
+
+@pytest.mark.parametrize("code", [NORMAL, 1001, 1011, 3000, 4999])
+def test_a_close_is_answered_with_its_own_code(server: Gunicorn, code: int) -> None:
+    with RawSocket(server.url, PATH) as client:
+        assert client.send(frame(CLOSE, close(code, "Tschüss".encode()))).receive() == (
+            CLOSE,
+            close(code, "Tschüss".encode()),
+        )
+        assert client.receive() == (CLOSE, b"")
+
+
+def test_a_binary_message_is_refused_and_ends_nothing(server: Gunicorn) -> None:
+    with RawSocket(server.url, PATH) as client:
+        client.send(frame(BINARY, SAY_PING))
+        assert client.message()["code"] == "invalid_request"
+        assert is_alive(client)
+
+
+def test_who_is_wrong_all_the_time_is_shown_the_door(server: Gunicorn) -> None:
+    with RawSocket(server.url, PATH) as client:
+        client.send(frame(TEXT, b"[" * 5000 + b"]" * 3000) * 10)
+        assert client.close_code() == 1008
+
+
+def test_nothing_is_compressed_and_no_fault_of_a_client_fills_the_log(server: Gunicorn) -> None:
+    offered = {"Sec_WebSocket_Extensions": "permessage-deflate; client_max_window_bits"}
+    with RawSocket(server.url, f"{PATH}?a=canary-in-an-address", **offered) as client:
+        assert (client.status, "sec-websocket-extensions" in client.head) == (101, False)
+        assert "x-request-id" in client.head
+    assert "Traceback" not in server.log
+    assert "canary" not in server.log
+
+
+def test_what_is_no_handshake_is_refused(server: Gunicorn) -> None:
+    with RawSocket(server.url, "/api/v1/ws/none") as client:
+        assert client.status in (403, 404)
+    with RawSocket(server.url, "/api/v1/ws/chat/a%20b") as client:
+        assert client.status == 400
