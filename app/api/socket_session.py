@@ -19,9 +19,11 @@ from app.api.socket_schemas import (
     SayMessage,
 )
 from app.errors import Busy, InvalidRequest, NotFound, SluiceError
+from app.observability.figures import figures
+from app.observability.metrics import READERS
 from app.providers.base import GenerationRequest
 from app.scope import socket_wire
-from app.streams.connection import ReaderStuck
+from app.streams.connection import ClientGone, ReaderStuck
 from app.streams.log import START, STREAM_ID, Cursor, format_id, parse_id
 from app.streams.reader import Reader
 from app.streams.response import RETRY_MS, Delivery, Push
@@ -87,6 +89,8 @@ class Session:
                 self._ctx.conversations.follow(self._key, self._hear)
                 self._at = next(iter(reversed(await self._turns())), (None, ""))[0]
             return await self._serve()
+        except ClientGone:
+            return "client_cancelled"
         except ReaderStuck:
             wire.end(message("reconnect", reason="slow_reader", retry_ms=_retry_ms()), terms.send_seconds)
             return "slow_reader"
@@ -99,7 +103,7 @@ class Session:
             await self._close(INTERNAL, "internal_error")
             return "server_error"
         finally:
-            self._end_reading()
+            self._end_reading(self._connection.leaving or "client_cancelled")
             terms.drain.leave(self._connection)
             self._connection.close()
             if self._key:
@@ -175,7 +179,9 @@ class Session:
             headers=upstream_headers(self._socket),
         )
         policy = wanted.on_disconnect or ctx.on_disconnect
-        record = await Wanted(ctx, who, "native", request, policy, conversation_id=self._conversation_id).begin("told")
+        record = await Wanted(ctx, who, "native", request, policy, conversation_id=self._conversation_id).begin(
+            "told", self._connection.unless_gone
+        )
         await self._read(await ctx.attach(who, record.stream_id, START), wanted.text)
 
     async def _resume(self, wanted: ResumeMessage) -> None:
@@ -260,13 +266,14 @@ class Session:
         reading.delivery.count(entries)
         await self._send(b"".join([reading.encoder.encode(cursor, event) for cursor, event in entries]))
         if reading.reader.ended:
-            self._end_reading()
+            self._end_reading(reading.delivery.outcome)
             self._ctx.terms.drain.leave(self._connection)
             self._ctx.terms.drain.rest(self._connection)
             self._news = bool(self._key)
 
-    def _end_reading(self) -> None:
+    def _end_reading(self, outcome: str) -> None:
         if self._reading is not None:
+            figures.add(READERS, 1, outcome)
             self.tokens += self._reading.delivery.tokens
             self._ctx.streams.detach(self._reading.reader)
             self._reading = None

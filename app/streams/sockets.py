@@ -132,6 +132,7 @@ class SocketConnection(Connection):
             if received["type"] == "websocket.disconnect":
                 self.gone = True
                 self.wake()
+                self._interrupt()
                 return
             self._message = received.get("text") or ""
             self._taken.clear()

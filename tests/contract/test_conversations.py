@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from app.admission.places import Places
 from app.events import Event, Failed, Token
 from app.providers.base import GenerationRequest
 from app.streams.conversations import Conversations
@@ -25,7 +26,17 @@ class Talk:
         def none(_: StreamRecord) -> None: ...
 
         self.log = log
-        streams = Streams(log, "w1", none, 60, 1 << 20, degrade=False, pod_draining=lambda: False)  # type: ignore[arg-type]
+        places = Places(1000, 0, 1)
+        streams = Streams(
+            log,
+            "w1",
+            none,  # type: ignore[arg-type] # nothing is generated here
+            60,
+            1 << 20,
+            degrade=False,
+            pod_draining=lambda: False,
+            places=places,
+        )
         self.conversations = Conversations(streams, messages_max, bytes_max, ttl_seconds)
 
     async def stream(self) -> str:
