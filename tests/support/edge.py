@@ -15,6 +15,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import psutil
+
 from app.timeouts import ledger
 from deploy import nginx_config
 from deploy.nginx_build import look_at
@@ -148,7 +150,7 @@ class Edge:
         self._stack = ExitStack()
         self.port, self.tls_port = free_port(), free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        self.tls_url = f"https://127.0.0.1:{self.tls_port}"
+        self.tls_url = f"https://localhost:{self.tls_port}"
 
     def __enter__(self) -> "Edge":
         with ExitStack() as stack:
@@ -221,6 +223,24 @@ class Edge:
     def signal(self, name: str) -> None:
         """`reload`, `quit`, …: as an operator does it."""
         subprocess.run([*self._command, "-s", name], check=True, capture_output=True, timeout=WAIT_SECONDS_MAX)
+
+    def reload(self) -> None:
+        """Have it read its files again, and wait until those who take connections have."""
+        before = self.processes()
+        self.signal("reload")
+        deadline = time.monotonic() + WAIT_SECONDS_MAX
+        while before & self.processes() or not self.processes():
+            assert time.monotonic() < deadline, (self.prefix / "stderr").read_text()
+            time.sleep(0.02)
+
+    def processes(self, *, leaving: bool = False) -> set[int]:
+        """Those that take connections; or those that only go on with what they have."""
+        found = set()
+        for child in psutil.Process(self.process.pid).children():
+            with suppress(psutil.NoSuchProcess):  # it may end while we look
+                if child.status() != psutil.STATUS_ZOMBIE and ("shutting down" in " ".join(child.cmdline())) == leaving:
+                    found.add(int(child.pid))
+        return found
 
     def _start_nginx(self, stack: ExitStack) -> None:
         self.configure()
