@@ -4,25 +4,36 @@ https://datatracker.ietf.org/doc/draft-ietf-httpapi-ratelimit-headers/
 """
 
 from functools import lru_cache
+from typing import NamedTuple
 
-from app.limits.account import TOKENS, Ask, Cost, Limit, Share, Taken
+from app.limits.account import ACCEPTED, TOKENS, Ask, Cost, Limit, Share, Taken
 from app.scope import Headers
 
 
 def limit_headers(ask: Ask, taken: Taken) -> Headers:
     """The headers of an answer to a request that took this, or was refused."""
-    headers = [(b"ratelimit-policy", _policy(tuple(cost.limit for cost in ask.costs), ask.slots_max))]
+    said = _said(tuple([cost.limit for cost in ask.costs]), ask.slots_max)
+    left = [max(0, cost.limit.most - got.used) for cost, got in zip(ask.costs, taken.shares, strict=True)]
+    if taken.refused == ACCEPTED:
+        counted = left if not ask.slots_max else [*left, max(0, ask.slots_max - taken.slots)]
+        remaining = said.remaining % tuple(counted)
+    else:
+        remaining = _with_times(ask, taken)
+    headers = [(b"ratelimit-policy", said.policy), (b"ratelimit", remaining)]
+    if said.requests:
+        # These have one limit: the request limit of which the least is left.
+        place = min(said.requests, key=lambda place: left[place] / ask.costs[place].limit.most)
+        headers.append((b"x-ratelimit-limit", b"%d" % ask.costs[place].limit.most))
+        headers.append((b"x-ratelimit-remaining", b"%d" % left[place]))
+    return headers
+
+
+def _with_times(ask: Ask, taken: Taken) -> bytes:
+    """What is left, and when there is more."""
     left = [_left(cost, got) for cost, got in zip(ask.costs, taken.shares, strict=True)]
     if ask.slots_max:
         left.append(b'"streams";r=%d' % max(0, ask.slots_max - taken.slots))
-    headers.append((b"ratelimit", b", ".join(left)))
-    requests = [pair for pair in zip(ask.costs, taken.shares, strict=True) if not pair[0].limit.name.startswith(TOKENS)]
-    if requests:
-        # These have one limit: the request limit of which the least is left.
-        cost, got = min(requests, key=_share_left)
-        headers.append((b"x-ratelimit-limit", b"%d" % cost.limit.most))
-        headers.append((b"x-ratelimit-remaining", b"%d" % max(0, cost.limit.most - got.used)))
-    return headers
+    return b", ".join(left)
 
 
 def _left(cost: Cost, got: Share) -> bytes:
@@ -30,18 +41,24 @@ def _left(cost: Cost, got: Share) -> bytes:
     return text if not got.retry_ms else b"%b;t=%d" % (text, -(-got.retry_ms // 1000))
 
 
-def _share_left(pair: tuple[Cost, Share]) -> float:
-    cost, got = pair
-    return (cost.limit.most - got.used) / cost.limit.most
+class _Said(NamedTuple):
+    """What is the same for all callers of a tier: the policy, a format for what is left, and which limits are on
+    requests."""
+
+    policy: bytes
+    remaining: bytes
+    requests: tuple[int, ...]
 
 
 @lru_cache(maxsize=1024)
-def _policy(limits: tuple[Limit, ...], slots_max: int) -> bytes:
-    """The same for all callers of a tier."""
-    parts = [_quota(limit) for limit in limits]
+def _said(limits: tuple[Limit, ...], slots_max: int) -> _Said:
+    policy = [_quota(limit) for limit in limits]
+    remaining = [b'"%b";r=%%d' % limit.name.encode() for limit in limits]
     if slots_max:
-        parts.append(b'"streams";q=%d;qu="concurrent-streams"' % slots_max)
-    return b", ".join(parts)
+        policy.append(b'"streams";q=%d;qu="concurrent-streams"' % slots_max)
+        remaining.append(b'"streams";r=%d')
+    requests = tuple(place for place, limit in enumerate(limits) if not limit.name.startswith(TOKENS))
+    return _Said(b", ".join(policy), b", ".join(remaining), requests)
 
 
 def _quota(limit: Limit) -> bytes:

@@ -60,7 +60,9 @@ class MemoryCounters:
         """As `give_back`."""
         now_ms = _now_ms()
         for back in returns:
-            account = self._account(back.key)
+            account = self._accounts.get(back.key)
+            if account is None:
+                continue
             if back.slot:
                 account.slots.pop(back.slot, None)
             if back.amount and (window := account.windows.get(back.name)) is not None:

@@ -36,11 +36,25 @@ class Hold:
 
     Args:
         grant: to be kept with the stream; None where nothing is counted.
-        returns: gives all of it back.
+        ask, taken: what has to be given back if it does not begin; None where that is nothing.
     """
 
     grant: Grant | None
-    returns: tuple[Return, ...]
+    ask: Ask | None = None
+    taken: Taken | None = None
+
+    @property
+    def returns(self) -> list[Return]:
+        """Gives all of it back."""
+        if self.ask is None or self.taken is None:
+            return []
+        pairs = zip(self.ask.costs, self.taken.shares, strict=True)
+        returns = [
+            Return(self.ask.key, cost.limit.name, cost.limit.window_ms, got.window, got.granted) for cost, got in pairs
+        ]
+        if self.ask.slot:
+            returns.append(Return(self.ask.key, "", 0, 0, 0, self.ask.slot))
+        return returns
 
 
 class Payer(Protocol):
@@ -125,11 +139,10 @@ class Quotas:
         if tier.tokens_per_minute is not None:
             input_tokens = estimate(request.messages)
             costs.append(_tokens_cost(tier.tokens_per_minute, input_tokens, output_max, asked))
-        ask = Ask(account, tuple(costs), slot, tier.concurrent_streams or 0, self._limiter.slot_ms)
-        if not tier.concurrent_streams:
-            ask = ask._replace(slot="")
-            if not costs:
-                return Hold(Grant(account, output_tokens_max=output_max) if output_max else None, ())
+        slots_max = tier.concurrent_streams or 0
+        if not costs and not slots_max:
+            return Hold(Grant(account, output_tokens_max=output_max) if output_max else None)
+        ask = Ask(account, tuple(costs), slot if slots_max else "", slots_max, self._limiter.slot_ms)
         taken, alone = await self._limiter.take(ask)
         set_headers(scope, limit_headers(ask, taken))
         if taken.refused != ACCEPTED:
@@ -168,7 +181,7 @@ class Quotas:
 
     def cancel(self, hold: Hold) -> None:
         """The generation does not begin: give everything back."""
-        if hold.grant is not None and hold.returns:
+        if hold.grant is not None and hold.ask is not None:
             self._limiter.give_back(hold.returns, hold.grant.alone)
 
     def settle(self, account: Account) -> None:
@@ -178,9 +191,8 @@ class Quotas:
 
     def _settle(self, grant: Grant, tokens: int) -> None:
         if grant.slot or grant.tokens:
-            back = Return(grant.account, TOKENS_PER_MINUTE, MINUTE_MS, grant.window, 0, grant.slot)
-            if grant.tokens:
-                back = back._replace(amount=grant.tokens - tokens)
+            unused = grant.tokens - tokens if grant.tokens else 0
+            back = Return(grant.account, TOKENS_PER_MINUTE, MINUTE_MS, grant.window, unused, grant.slot)
             self._limiter.give_back([back], grant.alone)
 
 
@@ -224,17 +236,11 @@ def _tokens_cost(per_minute: int, input_tokens: int, output_max: int | None, ask
 def _hold(ask: Ask, taken: Taken, alone: bool, tier: Tier, input_tokens: int, output_max: int | None) -> Hold:
     if taken.joined:
         # Part of what was counted already: there is nothing to give back, and its record says what it was given.
-        return Hold(Grant(ask.key, ask.slot, 0, 0, output_max or 0, alone), ())
-    returns = [
-        Return(ask.key, cost.limit.name, cost.limit.window_ms, got.window, got.granted)
-        for cost, got in zip(ask.costs, taken.shares, strict=True)
-    ]
-    if ask.slot:
-        returns.append(Return(ask.key, "", 0, 0, 0, ask.slot))
+        return Hold(Grant(ask.key, ask.slot, 0, 0, output_max or 0, alone))
     if tier.tokens_per_minute is None:
-        return Hold(Grant(ask.key, ask.slot, 0, 0, output_max or 0, alone), tuple(returns))
+        return Hold(Grant(ask.key, ask.slot, 0, 0, output_max or 0, alone), ask, taken)
     tokens = taken.shares[-1]
     left = max(1, tokens.granted - input_tokens)
     more = max(0, (output_max or UNBOUNDED_TOKENS) - left)
     grant = Grant(ask.key, ask.slot, tokens.granted, tokens.window, left, alone, more, tier.tokens_per_minute)
-    return Hold(grant, tuple(returns))
+    return Hold(grant, ask, taken)

@@ -75,7 +75,7 @@ async def test_request_limits_hold_and_say_what_is_left() -> None:
 async def test_a_tier_without_bounds_asks_no_store_and_says_nothing() -> None:
     desk = Desk(UNBOUNDED)
     hold = await desk.take()
-    assert (hold.grant, hold.returns) == (None, ())
+    assert (hold.grant, hold.returns) == (None, [])
     assert desk.headers == {}
 
 
@@ -118,7 +118,7 @@ async def test_one_that_bounds_nothing_leaves_the_others_room_and_takes_more_whi
     assert await desk.quotas.extend(rest) is None
     await desk.settle(second, 100)
     # All that was taken, in whatever pieces, comes back.
-    await desk.settle(Hold(rest, ()), 100)
+    await desk.settle(Hold(rest), 100)
     assert granted(await desk.take(read=1, asked=19_799)).tokens == 19_800
 
 
@@ -174,7 +174,7 @@ async def test_a_request_that_joins_a_running_one_costs_nothing() -> None:
     await desk.take(asked=900, slot="same")
     for _ in range(10):
         again = await desk.take(asked=900, slot="same")
-        assert again.returns == ()
+        assert again.returns == []
 
 
 def test_text_of_every_shape_is_estimated() -> None:

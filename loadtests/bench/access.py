@@ -1,0 +1,124 @@
+"""What it costs a request to be known and counted: CPU time of this process alone, one request after the other.
+
+    .venv/bin/python -m loadtests.bench.access redis://127.0.0.1:6379 lmdb:///tmp/limits memory://
+
+Each request shows an API key, and takes of two request limits, the tokens of a minute and a slot, all in one step. What
+it gives back at its end is counted apart: one by one here, together for all streams that end at a time where there are
+many. The store's own time is not in it, and waiting costs nothing. Of several rounds the cheapest counts, since
+neighbours only ever make it dearer; the median beside it says by how much they did.
+"""
+
+import asyncio
+import gc
+import sys
+from collections.abc import Awaitable, Callable
+from hashlib import sha256
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from time import process_time, time
+from typing import Any
+
+import jwt
+import uvloop
+import yaml
+
+from app.limits.account import Limit
+from app.limits.limiter import Limiter
+from app.limits.quotas import Hold, Quotas
+from app.limits.stores import open_counters
+from app.providers.base import GenerationRequest
+from app.security.address import Addresses
+from app.security.api_keys import parse_keys
+from app.security.authenticator import Authenticator
+from app.security.bearer import Bearer, TrustedIssuer
+from app.security.jwks import FileKeys, parse_secrets
+from app.security.tickets import Tickets
+from app.security.watched import Watched
+from app.streams.account import Account
+from app.tiers import Tier
+
+REQUESTS, ROUNDS = 2_000, 7
+KEY, SECRET = "sk-sluice-" + "k" * 43, "s" * 43
+TIERS = {
+    "free": Tier(requests_per_minute=10**9, requests_per_hour=10**9, tokens_per_minute=10**9, concurrent_streams=10**6)
+}
+RATES = (Limit("generate/60", 60_000, 10**9), Limit("generate/3600", 3_600_000, 10**9))
+REQUEST = GenerationRequest("m", [{"role": "user", "content": "Say it. " * 40}], max_tokens=100)
+
+
+async def cost(one: Callable[[int], Awaitable[Any]], disturbed: Callable[[], int] = lambda: 0) -> str:
+    """Of one.
+
+    Args:
+        disturbed: a round during which this changes does not count.
+    """
+    rounds = []
+    for turn in range(ROUNDS):
+        gc.collect()
+        before, began = disturbed(), process_time()
+        for number in range(REQUESTS):
+            await one(turn * REQUESTS + number)
+        await asyncio.sleep(0.05)  # what is given back goes out behind the requests' backs
+        if disturbed() == before:
+            rounds.append((process_time() - began) / REQUESTS * 1e6)
+    return f"{min(rounds):6.1f} us  (median {median(rounds):.1f})" if rounds else "  the store did not answer in time"
+
+
+def authenticator(folder: Path) -> Authenticator:
+    keys, secrets = folder / "keys.yaml", folder / "secret"
+    entry = {"hash": sha256(KEY.encode()).hexdigest(), "principal": "acme", "tier": "free"}
+    keys.write_text(yaml.safe_dump({"keys": [entry]}))
+    secrets.write_text(SECRET)
+    source = FileKeys(Watched("secret", secrets, lambda text: parse_secrets(text, "HS256")))
+    issuer = TrustedIssuer("https://id.example.org/", "bench", source, "corp:", None, "free")
+    known = Watched("keys", keys, lambda text: parse_keys(text, TIERS))
+    return Authenticator(True, TIERS, Addresses(), Bearer([issuer], TIERS), Tickets(None, 60), known)  # type: ignore[arg-type]
+
+
+def showing(credential: str) -> dict[str, Any]:
+    headers = [(b"host", b"localhost"), (b"content-type", b"application/json"), (b"x-request-id", b"1" * 32)]
+    return {"headers": [*headers, (b"authorization", f"Bearer {credential}".encode())], "query_string": b""}
+
+
+def token(number: int) -> str:
+    claims = {"iss": "https://id.example.org/", "aud": "bench", "sub": f"u{number}", "exp": int(time()) + 900}
+    return jwt.encode(claims, SECRET, "HS256")
+
+
+async def identities(folder: Path) -> None:
+    known = authenticator(folder)
+    same, tokens = showing(token(0)), [showing(token(number)) for number in range(REQUESTS * ROUNDS)]
+    print(f"an API key                  {await cost(lambda _: known.identify(showing(KEY)))}")
+    print(f"a token that was seen before{await cost(lambda _: known.identify(same))}")
+    print(f"a token that is new, HS256  {await cost(lambda number: known.identify(tokens[number]))}")
+
+
+async def limits(folder: Path, url: str) -> None:
+    known, limiter = authenticator(folder), Limiter(await open_counters(url), 1.5)
+    quotas = Quotas(limiter, TIERS)
+
+    async def check(number: int) -> Hold:
+        scope = showing(KEY)
+        return await quotas.take(scope, await known.identify(scope), RATES, f"s{number}", REQUEST)
+
+    async def whole(number: int) -> None:
+        hold = await check(number + REQUESTS * ROUNDS)
+        account = Account("s", "m", "native", "key:acme", "completed", "u", 1, 80, 90, None, None, 1.0)
+        quotas.settle(account._replace(grant=hold.grant))
+
+    store = url.partition(":")[0]
+    print(f"a key and all limits, {store:6}{await cost(check, lambda: limiter.fallbacks)}")
+    print(f"the same, and given back    {await cost(whole, lambda: limiter.fallbacks)}")
+    await limiter.aclose()
+
+
+async def main(urls: list[str]) -> None:
+    with TemporaryDirectory() as folder:
+        await identities(Path(folder))
+        for url in urls or ["memory://"]:
+            await limits(Path(folder), url)
+
+
+if __name__ == "__main__":
+    uvloop.run(main(sys.argv[1:]))
