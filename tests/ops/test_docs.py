@@ -14,9 +14,11 @@ import app.errors
 from app.api.errors import _CODES
 from app.catalog import Model, Upstream
 from app.errors import SluiceError
+from app.issuers import Issuer
 from app.main import create_app
 from app.settings import Settings
 from app.streams import registry, sse
+from app.tiers import Tier
 from app.timeouts import INEQUALITIES, ledger
 from app.version import VERSION
 from scripts.regions import filled
@@ -121,6 +123,11 @@ def test_every_key_of_the_models_file_has_its_row_with_its_default(name: str) ->
     if field.default is not None and not field.is_required():
         known = f"{field.default:g}" if type(field.default) in {int, float} else str(field.default)
         assert default == (known.lower() if type(field.default) is bool else known)
+
+
+@pytest.mark.parametrize("name", [*Tier.model_fields, *Issuer.model_fields])
+def test_every_key_of_tiers_and_issuers_has_its_row(name: str) -> None:
+    assert f"\n| `{name}` |" in SETTINGS
 
 
 def test_every_error_code_has_its_row() -> None:
