@@ -166,7 +166,7 @@ def main() -> None:
         raise Refused(str(error), status=2) from None
     for option in ("prometheus", "alertmanager"):
         host, port = preflight.split_address(f"--{option}", getattr(chosen, option))
-        preflight.port_is_free(f"--{option}", host, port, f'ARGS="--{option} {host}:{port % 65_535 + 1}"')
+        preflight.port_is_free(f"--{option}", host, port, f'make observe ARGS="--{option} {host}:{port % 65_535 + 1}"')
     state = settings.state_dir.resolve() / "observe"
     words = READY.format(
         target=settings.metrics_bind, prometheus=chosen.prometheus, alertmanager=chosen.alertmanager, state=state

@@ -39,7 +39,7 @@ def port_is_free(setting: str, host: str, port: int, example: str) -> None:
             probe.bind((host, port))
         except OSError as error:
             raise Refused(
-                f"{setting}: port {port} on {host} cannot be used: {error.strerror}. Choose another: {example} make run"
+                f"{setting}: port {port} on {host} cannot be used: {error.strerror}. Choose another: {example}"
             ) from None
 
 

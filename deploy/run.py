@@ -112,13 +112,13 @@ def take(state_dir: Path) -> int:
 
 
 def check_ports(settings: Settings) -> None:
-    preflight.port_is_free("PORT", settings.host, settings.port, f"PORT={settings.port % 65_535 + 1}")
+    preflight.port_is_free("PORT", settings.host, settings.port, f"PORT={settings.port % 65_535 + 1} make run")
     if settings.tls_certificate:
-        other = f"SLUICE_TLS_PORT={settings.tls_port % 65_535 + 1}"
+        other = f"SLUICE_TLS_PORT={settings.tls_port % 65_535 + 1} make run"
         preflight.port_is_free("SLUICE_TLS_PORT", settings.host, settings.tls_port, other)
     host, port = preflight.split_address("SLUICE_METRICS_BIND", settings.metrics_bind)
     other = f"{settings.metrics_bind.rpartition(':')[0]}:{port % 65_535 + 1}"
-    preflight.port_is_free("SLUICE_METRICS_BIND", host, port, f"SLUICE_METRICS_BIND={other}")
+    preflight.port_is_free("SLUICE_METRICS_BIND", host, port, f"SLUICE_METRICS_BIND={other} make run")
 
 
 def raise_file_limit() -> None:

@@ -1,5 +1,6 @@
 """The rules that Prometheus gets: what promtool says of them, and that each alert can fire and has been seen to."""
 
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -17,6 +18,8 @@ from tests.support.promql import metric_names, selectors
 SOURCE = Path(rules.__file__).parent
 CASES = sorted((SOURCE / "tests").glob("*.yaml"))
 RULES = {name: yaml.safe_load(text) for name, text in rules.files().items()}
+# What the metrics API makes of one, for the autoscaler.
+DERIVED = {"sluice_streams_serving"}
 # Not ours: kube-state-metrics' and Prometheus' own.
 FOREIGN = {
     "up",
@@ -126,6 +129,18 @@ def test_every_metric_and_label_in_a_rule_is_declared() -> None:
             declared = ALL.get(name) or ALL.get(base)
             assert declared, f"{name} is not declared, and named by {rule.get('alert') or rule['record']}"
             assert name == declared.name or declared.kind == "histogram", f"{name}: {base} is a {declared.kind}"
+
+
+def test_every_metric_that_a_document_names_is_declared() -> None:
+    home = SOURCE.parents[1]
+    known = {*ALL, *(f"{name}_{part}" for name in ALL for part in ("bucket", "count", "sum")), *DERIVED}
+    found = set()
+    for document in home.rglob("*.md"):
+        if not {".venv", ".tools", "node_modules", "var"} & set(document.relative_to(home).parts):
+            found |= set(re.findall(r"\bsluice_[a-z_]+\b", document.read_text()))
+
+    assert len(found) > len(ALL)
+    assert not found - known
 
 
 def test_every_threshold_in_seconds_is_a_bound_of_its_histogram() -> None:
