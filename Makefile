@@ -72,6 +72,11 @@ capacity: $(DEVELOPMENT) ## Find how many streams a worker carries, and write it
 	$(PYTHON) -m loadtests.capacity $(ARGS)
 	$(PYTHON) -m scripts.generate
 
+compare: $(DEVELOPMENT) ## Measure Sluice beside NGINX alone, plain Uvicorn and LiteLLM, about ten minutes
+	@scripts/compare-peers.sh
+	$(PYTHON) -m loadtests.compare $(ARGS)
+	$(PYTHON) -m scripts.generate
+
 plan: $(DEVELOPMENT) ## What a number of streams takes: pods, limits, Redis (STREAMS=5000, GROWTH=0.33 a minute)
 	@$(PYTHON) -m loadtests.capacity.plan --streams $(or $(STREAMS),1000) $(if $(GROWTH),--growth $(GROWTH))
 
@@ -85,4 +90,4 @@ clean: ## Remove what was made here, except the virtual environment
 $(RUNTIME) $(DEVELOPMENT): .venv/installed-%: %.lock
 	@scripts/setup.sh $< $@
 
-.PHONY: help setup run serve observe test soak interop check lint types imports generated generate format lock faults bench capacity plan examples clean
+.PHONY: help setup run serve observe test soak interop check lint types imports generated generate format lock faults bench capacity compare plan examples clean

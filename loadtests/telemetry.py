@@ -7,12 +7,15 @@ also a line in the journal, exact where the statistics are rounded.
 """
 
 import os
+import random
 import time
+from collections import deque
 from pathlib import Path
 from typing import Any
 
 import gevent
 import locust.stats
+from gevent.event import AsyncResult
 from locust import events
 from locust.env import Environment
 from locust.event import EventHook
@@ -27,6 +30,8 @@ stream_ended = EventHook()
 # A run of Locust is late by what other greenlets take; later than this, gaps are its own.
 LOOP_LAG_P99_MS_MAX = 10.0
 LOOP_PERIOD_SECONDS = 0.02
+# Arrivals that nobody was free for; further ones never begin, and the run is not valid long before.
+OVERDUE_MAX = 100_000
 _CLOCK_ORIGIN = time.time() - time.perf_counter()
 
 
@@ -51,7 +56,9 @@ class Telemetry:
         self._options: Any = environment.parsed_options
         self._lags: list[float] = []
         self._started = now()
-        self._loop: gevent.Greenlet | None = None
+        self._helpers: list[gevent.Greenlet] = []
+        self._free: list[AsyncResult] = []
+        self._overdue: deque[float] = deque(maxlen=OVERDUE_MAX)
         self.journal: Journal | None = None
         self.arrivals: Arrivals | None = None
 
@@ -69,16 +76,37 @@ class Telemetry:
             # Sums of independent Poisson processes are one: each process takes its share.
             share = per_second / max(1, self._options.generators)
             self.arrivals = Arrivals(share, self._options.seed + max(index, 0), self._started)
-        self._loop = gevent.spawn(self._watch_loop)
+            self._helpers.append(gevent.spawn(self._give_turns, self.arrivals))
+        self._helpers.append(gevent.spawn(self._watch_loop))
 
     def due(self) -> float:
-        """When the next stream of this process is due; waits for it in the open model."""
+        """When the stream was due that the caller is to begin now. In the open model, waits for its turn."""
         if self.arrivals is None:
             return now()
-        due = self.arrivals.take()
-        gevent.sleep(max(0.0, due - now()))
+        due = self._overdue.popleft() if self._overdue else self._wait_for_turn()
         self.arrivals.began(due, now())
         return due
+
+    def _wait_for_turn(self) -> float:
+        turn = AsyncResult()
+        self._free.append(turn)
+        try:
+            return float(turn.get())
+        finally:
+            # Still there if the user is stopped while it waits. Raising anything else here would keep it from stopping.
+            if turn in self._free:
+                self._free.remove(turn)
+
+    def _give_turns(self, arrivals: Arrivals) -> None:
+        """Each arrival is somebody's who is free, by lot: in order of waiting, one scenario would follow another."""
+        lot = random.Random(self._options.seed)  # noqa: S311
+        while True:
+            due = arrivals.take()
+            gevent.sleep(max(0.0, due - now()))
+            if self._free:
+                self._free.pop(lot.randrange(len(self._free))).set(due)
+            else:
+                self._overdue.append(due)
 
     def ended(self, observation: Observation) -> None:
         """Count a stream that is over."""
@@ -99,9 +127,8 @@ class Telemetry:
 
     def stop(self) -> None:
         """The test is over."""
-        if self._loop is not None:
-            self._loop.kill()
-            self._loop = None
+        gevent.killall(self._helpers)
+        self._helpers.clear()
         if self.journal:
             self.journal.close()
             self.journal = None

@@ -3,7 +3,7 @@
 import contextlib
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ from loadtests.bench.generator import Demand, Generator, generating
 from loadtests.bench.processes import Cores
 from loadtests.bench.procfs import CoreSeconds, Procfs
 from loadtests.bench.surfaces import Surface
-from loadtests.bench.systems import SYSTEMS, Site, System, origin
+from loadtests.bench.systems import SYSTEMS, Site, Start, System, origin
 
 # A few streams before the figures count: connections, caches and specialised bytecode are then as they stay.
 WARM_UP = Demand(streams=8, rate=20, tokens=20, seconds=1)
@@ -59,11 +59,11 @@ class Bed:
     Memory at rest is that after the warm-up, also for later rows: allocators keep what an earlier row made them take.
     """
 
-    def __init__(self, programs: Path, cores: Cores, surface: Surface, system: str, running: System) -> None:
+    def __init__(self, programs: Path, cores: Cores, surface: Surface, name: tuple[str, str], running: System) -> None:
         self._programs = programs
         self._cores = cores
         self._surface = surface
-        self._system = system
+        self._system, self._name = name
         self._running = running
         self._proc = Procfs()
         self._warm_up()
@@ -84,7 +84,7 @@ class Bed:
         gateway_core = after.gateway_core.since(before.gateway_core)
         return Row(
             system=self._system,
-            name=SYSTEMS[self._system][0],
+            name=self._name,
             streams=demand.streams,
             offered_tokens=demand.streams * demand.rate * figures.window_seconds,
             figures=figures,
@@ -124,13 +124,22 @@ class Bench:
     Args:
         programs: the folder with `origin` and `load`.
         logs: where each gateway leaves its output.
+        systems: what can be started, by a short name; each with its name for people.
     """
 
-    def __init__(self, programs: Path, logs: Path, cores: Cores, surface: Surface) -> None:
+    def __init__(
+        self,
+        programs: Path,
+        logs: Path,
+        cores: Cores,
+        surface: Surface,
+        systems: Mapping[str, tuple[str, Start]] = SYSTEMS,
+    ) -> None:
         self._programs = programs
         self._logs = logs
         self._cores = cores
         self._surface = surface
+        self._systems = systems
 
     def measure(self, system: str, demand: Demand) -> Row:
         """Start the system and an origin, load them, stop them."""
@@ -143,5 +152,6 @@ class Bench:
         # Not under the repository: the path of a Unix socket must stay below 108 bytes.
         with tempfile.TemporaryDirectory(prefix="sluice-bench-") as state:
             site = Site(self._programs, self._cores, Path(state), self._logs / f"{name}.log")
-            with origin(site, tokens, rate) as port, SYSTEMS[system][1](site, port) as running:
-                yield Bed(self._programs, self._cores, self._surface, system, running)
+            label, start = self._systems[system]
+            with origin(site, tokens, rate) as port, start(site, port) as running:
+                yield Bed(self._programs, self._cores, self._surface, (system, label), running)

@@ -4,7 +4,7 @@ import contextlib
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,17 +33,18 @@ class Site(NamedTuple):
 
 
 class System(NamedTuple):
-    """Something that answers on `port`; without a gateway, `root` is None."""
+    """Something that answers on `port`; without a gateway, `root` is None. `marks` tells its processes apart."""
 
     port: int
     root: int | None = None
+    marks: Mapping[str, str] = MARKS
 
     def processes(self, proc: Procfs) -> dict[str, list[int]]:
         """Its processes by what they are. Whatever is neither Gunicorn nor NGINX keeps things running, at no cost."""
         groups: dict[str, list[int]] = {}
         for pid in proc.descendants(self.root) if self.root else []:
             command = proc.command(pid)
-            group = next((name for name, mark in MARKS.items() if mark in command), "other")
+            group = next((name for name, mark in self.marks.items() if mark in command), "other")
             groups.setdefault(group, []).append(pid)
         return groups
 

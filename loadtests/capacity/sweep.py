@@ -59,22 +59,27 @@ class Sweep(NamedTuple):
 
 def sweep(measure: Measure, due: Objectives, bounds: Bounds, say: Callable[[str], None] = lambda _: None) -> Sweep:
     """Find the boundary within the bounds."""
-    points, low, high = _geometric(measure, due, bounds, say)
-    if high is None:
-        return Sweep(
-            points, [], boundary(points, due), None, f"{low} streams kept every objective: raise --streams-max"
-        )
-    if not low:
-        return Sweep(
-            points, [], boundary(points, due), None, f"{high} streams missed an objective: lower --streams-min"
-        )
-    points += _bisect(measure, due, bounds, (low, high), say)
+    points, outside = search(measure, due, bounds, say)
+    if outside:
+        return Sweep(points, [], boundary(points, due), None, outside)
     for seed in range(2, bounds.repetitions + 1):
         points += _walk(measure, due, bounds, boundary(points, due, resamples=1).streams, seed, say)
     found = boundary(points, due)
     say(f"boundary at {found.streams:.0f} streams, interval {found.low:.0f} to {found.high:.0f} ({found.binding})")
     confirmed, confirmations = _confirm(measure, due, bounds, int(found.low), say)
     return Sweep(points, confirmations, found, confirmed, None)
+
+
+def search(
+    measure: Measure, due: Objectives, bounds: Bounds, say: Callable[[str], None] = lambda _: None
+) -> tuple[list[Point], str | None]:
+    """Up and between, once: the points, and why the boundary is not among them, if so."""
+    points, low, high = _geometric(measure, due, bounds, say)
+    if high is None:
+        return points, f"{low} streams kept every objective: raise --streams-max"
+    if not low:
+        return points, f"{high} streams missed an objective: lower --streams-min"
+    return points + _bisect(measure, due, bounds, (low, high), say), None
 
 
 def _geometric(

@@ -2,6 +2,7 @@
 
 import contextlib
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
@@ -12,6 +13,7 @@ from loadtests.bench.generator import Demand
 from loadtests.bench.measurement import SETTLE_SECONDS, Bed, Bench, Row
 from loadtests.bench.processes import choose_cores
 from loadtests.bench.surfaces import Surface
+from loadtests.bench.systems import SYSTEMS, Start
 from loadtests.capacity.objectives import Objectives
 from loadtests.capacity.point import Cost, Health, Model, Point, make_point
 from loadtests.capacity.records import Record, read_records
@@ -21,11 +23,12 @@ PLACES_FACTOR = 2
 
 
 class Site(NamedTuple):
-    """A system of the bench, what is asked of it, and where logs and records go."""
+    """A system, what is asked of it, where logs and records go, and what else there is to start."""
 
     system: str
     surface: Surface
     folder: Path
+    systems: Mapping[str, tuple[str, Start]] = SYSTEMS
 
 
 class LocalTarget:
@@ -34,7 +37,7 @@ class LocalTarget:
     def __init__(self, site: Site, due: Objectives) -> None:
         self._site = site
         self._due = due
-        self._bench = Bench(build(), site.folder, choose_cores(), site.surface)
+        self._bench = Bench(build(), site.folder, choose_cores(), site.surface, site.systems)
         self._stack = contextlib.ExitStack()
         self._bed: Bed | None = None
         self._run: tuple[Model, int] | None = None
@@ -50,7 +53,7 @@ class LocalTarget:
         arrivals = streams / self._due.stream_seconds if model == "open" else 0.0
         places = streams * PLACES_FACTOR if model == "open" else streams
         demand = Demand(places, self._due.tokens_per_second, self._due.tokens_per_stream, seconds, arrivals, seed)
-        file = self._site.folder / f"{model}-{streams}-{seed}.jsonl"
+        file = self._site.folder / f"{self._site.system}-{model}-{streams}-{seed}.jsonl"
         row = bed.row(demand, file)
         time.sleep(SETTLE_SECONDS)
         return _point(row, read_records(file), model, streams, seed, self._due)
@@ -60,7 +63,10 @@ class LocalTarget:
         if self._bed is None or self._run != (model, seed):
             self._stack.close()
             running = self._bench.running(
-                self._site.system, self._due.tokens_per_stream, self._due.tokens_per_second, f"{model}-{seed}"
+                self._site.system,
+                self._due.tokens_per_stream,
+                self._due.tokens_per_second,
+                f"{self._site.system}-{model}-{seed}",
             )
             self._bed, self._run = self._stack.enter_context(running), (model, seed)
         return self._bed

@@ -1,0 +1,121 @@
+"""`make compare`: the same load on Sluice and on others, one after the other on the same core, and their ratios.
+
+First a load that all of them carry, for what a token costs; then each is loaded until it misses an objective of the
+profile. One worker, one core, the same upstream: figures of one run, which only compare with each other.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from loadtests.bench.errors import BenchError
+from loadtests.bench.processes import REPOSITORY
+from loadtests.bench.report import machine
+from loadtests.bench.surfaces import SURFACES
+from loadtests.bench.systems import SYSTEMS
+from loadtests.capacity.boundary import boundary
+from loadtests.capacity.objectives import Objectives, objectives
+from loadtests.capacity.point import Point
+from loadtests.capacity.sweep import Bounds, search
+from loadtests.capacity.target import LocalTarget, Site
+from loadtests.capacity.verdict import generator_complaints, reasons
+from loadtests.compare.peers import PEERS, versions
+from loadtests.compare.table import FILE, markdown
+
+STATE = REPOSITORY / "var" / "compare"
+ORIGIN = "origin"
+# Where the search begins; what misses an objective there is said to carry fewer.
+STREAMS_MIN = 8
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """The exit code."""
+    options = read_options(words)
+    console = Console(stderr=True)
+    options.state.mkdir(parents=True, exist_ok=True)
+    due = objectives(options.profile)
+    try:
+        origin = common_load(ORIGIN, options, due)
+        found = [measure(name, options, due, origin, console) for name in options.only]
+    except BenchError as error:
+        console.print(f"compare: {error}", markup=False)
+        return 1
+    document = {
+        "measured_at": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "machine": machine(),
+        "litellm": versions(),
+        "streams": options.streams,
+        "profile": options.profile,
+        "systems": found,
+    }
+    complaints = [f"{each['name']}: {text}" for each in found for text in each["complaints"]]
+    (options.state / "comparison.json").write_text(json.dumps(document, indent=2) + "\n")
+    if not complaints and set(options.only) == set(PEERS) and not options.no_write:
+        FILE.write_text(json.dumps(document, indent=2) + "\n")
+    sys.stdout.write(markdown(document))
+    for complaint in complaints:
+        console.print(f"INVALID: {complaint}", markup=False)
+    return 1 if complaints else 0
+
+
+def read_options(words: Sequence[str] | None) -> argparse.Namespace:
+    """The options, their defaults and what they are for."""
+    parser = argparse.ArgumentParser(prog="python -m loadtests.compare", description=__doc__)
+    parser.add_argument("--only", choices=PEERS, nargs="+", default=list(PEERS), help="which systems; the first is 1")
+    parser.add_argument("--profile", default="chat", help="of loadtests/profiles.yaml")
+    parser.add_argument("--streams", type=int, default=40, help="a load that all of them carry")
+    parser.add_argument("--streams-max", type=int, default=2048, help="how far each is loaded; 0: not at all")
+    parser.add_argument("--seconds", type=float, default=5.0, help="window of each load")
+    parser.add_argument("--no-write", action="store_true", help="leave loadtests/comparison.json as it is")
+    parser.add_argument("--state", type=Path, default=STATE, help="folder for records and logs")
+    return parser.parse_args(words)
+
+
+def site(name: str, folder: Path) -> Site:
+    return Site(name, SURFACES["openai"], folder, {**PEERS, ORIGIN: SYSTEMS[ORIGIN]})
+
+
+def common_load(name: str, options: argparse.Namespace, due: Objectives) -> Point:
+    """The load that all carry, on this one."""
+    with LocalTarget(site(name, options.state), due) as target:
+        return target("closed", options.streams, 1, options.seconds)
+
+
+def measure(name: str, options: argparse.Namespace, due: Objectives, origin: Point, console: Console) -> dict[str, Any]:
+    """One system: its cost at the load that all carry, and how far it goes."""
+    console.print(f"measuring {PEERS[name][0]}", markup=False)
+    complaints: list[str] = []
+    carried: float | None = None
+    with LocalTarget(site(name, options.state), due) as target:
+        point = target("closed", options.streams, 1, options.seconds)
+        complaints += reasons([point], due)
+        if options.streams_max:
+            bounds = Bounds(streams_min=STREAMS_MIN, streams_max=options.streams_max, seconds=options.seconds)
+            points, outside = search(
+                target, due, bounds, lambda line: console.print(line, markup=False, highlight=False)
+            )
+            carried = None if outside and outside.endswith("--streams-min") else boundary(points, due).streams
+            near = [each for each in points if carried is None or each.streams <= 1.1 * carried]
+            complaints += [text for each in near for text in generator_complaints(each)]
+    cost = point.cost
+    return {
+        "system": name,
+        "name": PEERS[name][0],
+        "cpu_us_per_token": (cost.cpu_us_per_token or 0.0) + (cost.nginx_cpu_us_per_token or 0.0),
+        "kib_per_stream": (cost.kib_per_stream or 0.0) + (cost.nginx_kib_per_stream or 0.0),
+        # None: no stream began within the window, so slow is it.
+        "added_ttft_p50_ms": point.ttft_ms["p50"] - origin.ttft_ms["p50"] if point.ttft_ms else None,
+        "streams_carried": carried,
+        "streams_told": f"fewer than {STREAMS_MIN}" if options.streams_max else "–",
+        "complaints": complaints,
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())
