@@ -31,6 +31,7 @@ class MessagesBody(BaseModel):
     """POST /v1/messages."""
 
     model_config = ConfigDict(
+        strict=True,
         extra="allow",
         json_schema_extra={
             "examples": [

@@ -125,7 +125,7 @@ async def status(request: Request, response: Response) -> IdentityAnswer:
     )
 
 
-@router.post("/tickets", responses=native_errors(401, 404, 422, 429, 503), dependencies=[Depends(counted)])
+@router.post("/tickets", responses=native_errors(400, 401, 404, 422, 429, 503), dependencies=[Depends(counted)])
 @declared.shared_limit(tier_rates, scope="tickets")
 async def tickets(request: Request, body: TicketBody, who: Known, ctx: Ctx, response: Response) -> TicketAnswer:
     """A ticket for a client that cannot set headers: a browser's `EventSource` or `WebSocket`."""

@@ -1,12 +1,14 @@
 """Errors as answers: the one place that knows each surface's shape of them."""
 
 import random
+import re
 from typing import Any
 
 import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
+from fastapi.routing import APIRoute, iter_route_contexts
 from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
@@ -20,6 +22,8 @@ from app.streams.sse_anthropic import anthropic_error
 
 log = structlog.get_logger(__name__)
 
+_WHOLE_PATH = re.compile(r"{[^}]+:path}")
+_PARAMETER = re.compile(r"{[^}]+}")
 _CODES = {
     404: "not_found",
     405: "method_not_allowed",
@@ -131,4 +135,17 @@ async def _http_exception(request: Request, error: Exception) -> Response:
     failed = Failed(code, str(error.detail), error.status_code, error.status_code >= 500)
     answer = _answer(failed, request.scope)
     answer.headers.update(error.headers or {})
+    if error.status_code == 405:
+        answer.headers["Allow"] = ", ".join(sorted(_allowed(request)))
     return answer
+
+
+def _allowed(request: Request) -> set[str]:
+    """Every method of the path: Starlette names those of one of its routes."""
+    methods: set[str] = set()
+    for context in iter_route_contexts(request.app.routes):
+        route = context.original_route
+        pattern = _PARAMETER.sub("[^/]+", _WHOLE_PATH.sub(".+", str(context.path)))
+        if isinstance(route, APIRoute) and re.fullmatch(pattern, request.url.path):
+            methods |= route.methods or set()
+    return methods

@@ -50,7 +50,7 @@ async def models(ctx: Ctx) -> ModelList:
     return ModelList(data=data, first_id=data[0].id, last_id=data[-1].id)
 
 
-@router.get("/models/{model:path}", responses=openai_errors(401, 404, 422))
+@router.get("/models/{model:path}", responses=openai_errors(400, 401, 404, 422))
 async def model(model: str, ctx: Ctx) -> ModelCard:
     """One model."""
     if model not in ctx.models:

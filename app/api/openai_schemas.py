@@ -33,7 +33,7 @@ class ChatMessage(BaseModel):
 class StreamOptions(BaseModel):
     """What a stream says besides tokens."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(strict=True, extra="allow")
 
     include_usage: bool = Field(False, description="One more chunk before [DONE], with the usage.")
 
@@ -42,6 +42,7 @@ class ChatCompletionBody(BaseModel):
     """POST /v1/chat/completions."""
 
     model_config = ConfigDict(
+        strict=True,
         extra="allow",
         json_schema_extra={
             "examples": [

@@ -15,6 +15,9 @@ from app.streams.sse_anthropic import AnthropicEncoder
 from app.streams.sse_responses import ResponsesEncoder
 from app.streams.sse_tasks import TaskEncoder
 
+# Of an event, or nothing: an `EventSource` that has seen none sends it empty.
+EVENT_ID = r"^(|[0-9A-Za-z_-]{22,40}\.(0|[1-9]\d{0,8})\.(0|[1-9]\d{0,8}))$"
+
 Responses = dict[int | str, dict[str, Any]]
 
 
@@ -50,12 +53,30 @@ _ERRORS = {
 }
 
 
-def _header(name: str, description: str) -> dict[str, Any]:
-    return {"name": name, "in": "header", "required": False, "schema": {"type": "string"}, "description": description}
+def _header(name: str, description: str, **schema: Any) -> dict[str, Any]:
+    schema = {"type": "string"} | schema
+    return {"name": name, "in": "header", "required": False, "schema": schema, "description": description}
 
 
-_KEY = _header("Idempotency-Key", "The same key and body join one generation; another body gets 422.")
-_LAST = _header("Last-Event-ID", "The last id seen: goes on behind it, instead of beginning anew.")
+# One event of a stream. https://spec.openapis.org/oas/v3.2.0.html#server-sent-event-streams
+_EVENT = {
+    "type": "object",
+    "required": ["data"],
+    "properties": {
+        "id": {"type": "string"},
+        "event": {"type": "string"},
+        "data": {"type": "string", "description": "JSON; on OpenAI's surface the last one is `[DONE]`."},
+        "retry": {"type": "integer", "minimum": 0},
+    },
+}
+_KEY = _header(
+    "Idempotency-Key",
+    "The same key and body join one generation; another body gets 422.",
+    minLength=1,
+    maxLength=255,
+    pattern="^[ -~]+$",
+)
+_LAST = _header("Last-Event-ID", "The last id seen: goes on behind it, instead of beginning anew.", pattern=EVENT_ID)
 _RESUMES = _header("Sluice-Resume", "`1`: this client can resume.")
 KEY_HEADER: dict[str, Any] = {"parameters": [_KEY]}
 LAST_HEADER: dict[str, Any] = {"parameters": [_LAST]}
@@ -72,7 +93,7 @@ def native_responses(answer: type[BaseModel] | None) -> Responses:
 
 def task_events() -> Responses:
     """Of a task's events."""
-    content: dict[str, Any] = {"text/event-stream": {"schema": {"type": "string"}, "example": TASK_STREAM}}
+    content: dict[str, Any] = {"text/event-stream": {"itemSchema": _EVENT, "example": TASK_STREAM}}
     return {200: {"description": "How the task gets on.", "content": content}}
 
 
@@ -102,7 +123,7 @@ def openai_errors(*statuses: int) -> Responses:
 
 
 def _responses(answer: type[BaseModel] | None, example: str, error: type[BaseModel]) -> Responses:
-    content: dict[str, Any] = {"text/event-stream": {"schema": {"type": "string"}, "example": example}}
+    content: dict[str, Any] = {"text/event-stream": {"itemSchema": _EVENT, "example": example}}
     header = {"X-Stream-Id": {"description": "Names the stream.", "schema": {"type": "string"}}}
     success: dict[str, Any] = {"description": "The answer.", "content": content, "headers": header}
     if answer is not None:

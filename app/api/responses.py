@@ -77,7 +77,7 @@ async def read(
     return resume(ctx, who, reader, lambda _: ResponsesEncoder(_outline(record), after), resumable=False)
 
 
-@router.post("/{response_id}/cancel", responses=openai_errors(401, 404, 422, 503))
+@router.post("/{response_id}/cancel", responses=openai_errors(400, 401, 404, 422, 503))
 async def cancel(response_id: ResponseId, ctx: Ctx, who: Who) -> ResponseAnswer:
     """Stop the generation. A response that has ended stays as it is."""
     record = await _record(ctx, who, response_id)

@@ -15,6 +15,7 @@ class ResponsesBody(BaseModel):
     """POST /v1/responses. What Sluice does not know is passed on."""
 
     model_config = ConfigDict(
+        strict=True,
         extra="allow",
         json_schema_extra={"examples": [{"model": "simulator", "input": "Good morning!", "stream": True}]},
     )

@@ -24,7 +24,7 @@ ModelName = Annotated[str, Field(min_length=1, max_length=200, description="One 
 class SimulatorFault(BaseModel):
     """A failure for the simulated upstream to act out."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(strict=True, extra="forbid")
 
     kind: Literal["error", "stall", "die"] = Field(
         description="`error`: an error event; `stall`: silence; `die`: the connection ends half-way."
@@ -35,7 +35,7 @@ class SimulatorFault(BaseModel):
 class SimulatorBody(BaseModel):
     """How the embedded simulator behaves for this request (development only)."""
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"seed": 7, "tokens": 40}]})
+    model_config = ConfigDict(strict=True, extra="forbid", json_schema_extra={"examples": [{"seed": 7, "tokens": 40}]})
 
     seed: int = Field(0, ge=-(2**53), le=2**53, description="Another seed, another text.")
     first_token_ms: float | None = Field(None, ge=0, le=600_000, description="Time to the first token.")
@@ -48,7 +48,7 @@ class SimulatorBody(BaseModel):
 class GenerationBody(BaseModel):
     """What every native request can say."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(strict=True, extra="forbid")
 
     model: ModelName | None = None
     system: Annotated[str, Field(max_length=PROMPT_CHARACTERS_MAX)] | None = Field(

@@ -7,7 +7,7 @@ from starlette.responses import Response
 
 from app.api.access import Guarded, Ticketed
 from app.api.context import Ctx, Who, resume
-from app.api.openapi import LAST_HEADER, Responses, native_errors, native_responses
+from app.api.openapi import EVENT_ID, LAST_HEADER, Responses, native_errors, native_responses
 from app.api.schemas import ErrorAnswer, StatusAnswer
 from app.errors import InvalidCursor, NotFound
 from app.streams.log import START, STREAM_ID, parse_id
@@ -17,6 +17,10 @@ from app.streams.sse import NativeEncoder
 router = APIRouter(prefix="/api/v1/streams", tags=["streams"], route_class=Guarded)
 ticketed = APIRouter(prefix="/api/v1/streams", tags=["streams"], route_class=Ticketed)
 
+LastEventId = Annotated[
+    str | None,
+    Query(description="For clients that cannot set the header.", json_schema_extra={"pattern": EVENT_ID}),
+]
 StreamId = Annotated[str, Path(description="As `X-Stream-Id` said.", examples=["pYnkZ0gC2rT1uVwX3yZaBcDe"])]
 GONE: Responses = {
     204: {"description": "The id is that of the stream's end: there is no more."},
@@ -31,7 +35,7 @@ async def read(
     stream_id: StreamId,
     ctx: Ctx,
     who: Who,
-    last_event_id: Annotated[str | None, Query(description="For clients that cannot set the header.")] = None,
+    last_event_id: LastEventId = None,
 ) -> Response:
     """Go on behind Last-Event-ID, or read the stream from its beginning."""
     del last_event_id  # for the documentation; `who` has the stronger of the two

@@ -26,6 +26,7 @@ class TaskBody(BaseModel):
     """Prompts to answer without anybody waiting for it."""
 
     model_config = ConfigDict(
+        strict=True,
         extra="forbid",
         json_schema_extra={"examples": [{"kind": "batch", "prompts": ["Why is the sky blue?", "Why is grass green?"]}]},
     )

@@ -15,6 +15,8 @@ from app.tiers import Tier
 
 # Probes, pages for people with their files, and those who ask for a credential.
 OPEN = {
+    "/docs/swagger.js",
+    "/docs/redoc.css",
     *("/", "/livez", "/readyz", "/health", "/ready"),
     *("/docs", "/redoc", "/openapi.json", "/playground", "/playground/{name:path}"),
     *("/api/v1/auth/token", "/api/v1/auth/status"),
