@@ -11,7 +11,20 @@ from gunicorn.arbiter import Arbiter
 
 from app.admission.places import Places
 from app.admission.pulse import Pulse
-from app.api import anthropic, auth, docs, errors, health, native, openai, playground, responses, sockets, tasks
+from app.api import (
+    anthropic,
+    auth,
+    docs,
+    errors,
+    health,
+    native,
+    openai,
+    openapi,
+    playground,
+    responses,
+    sockets,
+    tasks,
+)
 from app.api import streams as streams_api
 from app.api.context import Context
 from app.catalog import CatalogError, adopted, load_catalog
@@ -147,6 +160,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     for router in (native.ticketed, streams_api.ticketed, tasks.ticketed, auth.public):
         app.include_router(router)
     docs.mount_assets(app)
+    if credentials.own_tokens is not None:
+        openapi.name_credentials(app)
     errors.install(app)
     # The one added last is the outermost.
     app.add_middleware(ErrorsMiddleware, answer=errors.internal_error)

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from fastapi import FastAPI
 from pydantic import BaseModel
 
 from app.api.anthropic_schemas import AnthropicErrorAnswer, MessageAnswer
@@ -133,3 +134,24 @@ def _responses(answer: type[BaseModel] | None, example: str, error: type[BaseMod
 
 def _errors(error: type[BaseModel], statuses: tuple[int, ...]) -> Responses:
     return {status: {"model": error, "description": _ERRORS[status]} for status in statuses}
+
+
+CREDENTIALS: dict[str, Any] = {
+    "Bearer": {"type": "http", "scheme": "bearer", "description": "An API key, or a token."},
+    "APIKey": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+}
+
+
+def name_credentials(app: FastAPI) -> None:
+    """Have the schema name what opens the routes that may answer 401: /docs asks for it then."""
+    plain = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        schema = plain()
+        schema["components"]["securitySchemes"] = CREDENTIALS
+        for operation in (operation for path in schema["paths"].values() for operation in path.values()):
+            if "401" in operation["responses"]:
+                operation["security"] = [{name: []} for name in CREDENTIALS]
+        return schema
+
+    app.openapi = openapi  # type: ignore[method-assign]

@@ -263,6 +263,14 @@ def test_a_ticket_for_a_stream_that_there_is_not_is_refused(server: AppServer, k
     assert (answer.status, answer.json["error"]["code"]) == (404, "not_found")
 
 
+def test_the_schema_names_what_opens_a_route_and_leaves_open_what_is(server: AppServer) -> None:
+    schema = server.get("/openapi.json").json
+    assert set(schema["components"]["securitySchemes"]) == {"Bearer", "APIKey"}
+    asks = {path for path, item in schema["paths"].items() if any("security" in one for one in item.values())}
+    assert {"/api/v1/generate", "/v1/chat/completions", "/v1/models", "/api/v1/streams/{stream_id}/status"} <= asks
+    assert asks.isdisjoint({"/livez", "/readyz", "/health", "/"})
+
+
 def test_a_ticket_is_no_credential(server: AppServer, keys: ApiKeys) -> None:
     ticket = server.post("/api/v1/tickets", {"scope": "create"}, keys.headers("acme")).json["ticket"]
     for path, headers in (

@@ -517,6 +517,19 @@ test("path, headers and key are the caller's to set", async (t) => {
   );
 });
 
+test("a token that expired is replaced before the client comes back", async (t) => {
+  let asked = 0;
+  const headers = async () => ({ Authorization: `Bearer ${++asked}` });
+  const goodbye = event("reconnect", { reason: "reauthenticate", retry_ms: 1 });
+  const script = [stream(token(1), goodbye), stream(token(2), done(3))];
+  const { stream: made, server } = await client(t, script, { headers });
+  assert.deepEqual(await read(made), ["t1 ", "t2 ", "done"]);
+  assert.deepEqual(
+    server.requests.map(({ headers: sent }) => sent.authorization),
+    ["Bearer 1", "Bearer 2"],
+  );
+});
+
 test("data that is not JSON is an error, not a loop", async (t) => {
   const { stream: made, server } = await client(t, [stream("event: token\ndata: {\n\n")]);
   await assert.rejects(read(made), { code: "invalid_event" });

@@ -73,10 +73,12 @@ const FAREWELL_MS_MAX = 1000;
 
 /**
  * @typedef {Partial<Limits> & Partial<Target>} Options
+ * @typedef {Record<string, string>} Headers
  * @typedef {object} Target
  * @property {string} baseUrl Before every path, without a slash at its end; empty for the page's own origin.
  * @property {string} path What to POST to: `/api/v1/generate` or `/api/v1/chat`.
- * @property {Record<string, string>} headers Sent with every request, such as Authorization.
+ * @property {Headers | (() => Headers | Promise<Headers>)} headers Sent with every request, such as Authorization; a
+ *   function is asked before each, as tokens expire.
  * @property {string} idempotencyKey Names the generation: a POST that is sent again joins it. By default a random one.
  * @property {string} lastEventId Where to begin in a stream that is resumed; by default at its beginning.
  * @property {AbortSignal} signal Ends the loop, which throws the signal's reason.
@@ -147,7 +149,8 @@ export class SluiceStream {
     if (unknown !== undefined) throw new TypeError(`Sluice has no option ${unknown}.`);
     new URL(baseUrl + path, globalThis.location?.href); // throws now what every try would throw again
     Object.assign(this, { streamId, lastEventId, idempotencyKey });
-    this.#options = { baseUrl, path, headers, body, signal, onConnection, onFrame, fetch };
+    const ask = typeof headers === "function" ? headers : () => headers;
+    this.#options = { baseUrl, path, headers: async () => ({ ...(await ask()) }), body, signal, onConnection, onFrame, fetch };
     this.#limits = { ...DEFAULTS, ...limits };
     this.#backoff = new Backoff(this.#limits);
   }
@@ -192,7 +195,7 @@ export class SluiceStream {
     }
     const { fetch, headers } = this.#options;
     const signal = AbortSignal.timeout(this.#limits.silenceMsMax);
-    const response = await fetch(this.#url(), { method: "DELETE", headers, signal });
+    const response = await fetch(this.#url(), { method: "DELETE", headers: await headers(), signal });
     const connection = new Connection(this.#limits.silenceMsMax, signal);
     if (!response.ok) throw await refusal(response, connection.pieces(response.body));
   }
@@ -268,10 +271,10 @@ export class SluiceStream {
     return baseUrl + (this.streamId === null ? path : `/api/v1/streams/${encodeURIComponent(this.streamId)}`);
   }
 
-  #request(signal) {
+  async #request(signal) {
     const { fetch, body, onConnection } = this.#options;
     const method = this.streamId === null ? "POST" : "GET";
-    const headers = { ...this.#options.headers, Accept: "text/event-stream" };
+    const headers = { ...(await this.#options.headers()), Accept: "text/event-stream" };
     const request = { method, headers, signal, cache: "no-store" };
     if (method === "POST") {
       // A POST that is cut before its headers has begun a stream that nobody can name: the same key joins it.
