@@ -58,5 +58,5 @@ def test_every_link_in_them_leads_somewhere(name: str) -> None:
 def test_every_setting_and_error_in_them_is_one(name: str) -> None:
     known = {f"SLUICE_{field.upper()}" for field in Settings.model_fields}
     assert set(re.findall(r"SLUICE_[A-Z_]+", text(name))) <= known
-    for code in re.findall(r"`(upstream_\w+|log_\w+|draining)`", text(name)):
+    for code in re.findall(r"`(upstream_\w+|log_\w+|draining|overloaded)`", text(name)):
         assert f'"{code}"' in ERRORS or code in OUTCOMES, code
