@@ -92,6 +92,8 @@ class Sampler:
             figures.set(metrics.ACTIVE_READERS, self._drain.readers if here else 0, word)
         figures.set(metrics.STREAMS_MAX, streams.places.places_max)
         figures.set(metrics.ADMISSION_QUEUE, streams.places.waiting)
+        for cause, count in streams.places.shed.items():
+            figures.reach(metrics.ADMISSION_SHED, count, cause)
         figures.set(metrics.DRAINING_WORKERS, streams.draining)
         figures.set(metrics.LOG_AVAILABLE, committer.available)
         figures.reach(metrics.EVENTS, committer.events)

@@ -14,7 +14,7 @@ Key = tuple[str, ...]
 
 OTHER = "other"
 # More than a large configuration has; a defect that makes labels of what clients send ends here.
-SERIES_MAX = 2000
+SERIES_MAX = 10_000
 
 
 class Tally:
@@ -57,10 +57,9 @@ class Figures:
             key = self._admitted(key, self.counts)
         self.counts[key] = self.counts.get(key, 0) + amount
 
-    def reach(self, metric: Declared, total: float) -> None:
+    def reach(self, metric: Declared, total: float, *labels: str) -> None:
         """Say where a counter is that somebody else counts."""
-        key = (metric.name,)
-        self.counts[key] = max(self.counts.get(key, 0), total)
+        self.add(metric, max(0.0, total - self.value(metric, *labels)), *labels)
 
     def set(self, metric: Declared, value: float, *labels: str) -> None:
         """Say what a gauge shows."""

@@ -96,6 +96,7 @@ LABELS = {
     "`max_age`, `reauthenticate`, `past_end`, `server_error`, or an error's code; of attempts: `ok`, `given_up` or an "
     "error's code",
     "reason": "codes of errors, as in [PROTOCOL.md](../app/api/PROTOCOL.md)",
+    "cause": "`queue_full`, `timeout`, `lag`",
     "direction": "`input`, `output`",
     "tenant": "the principals that `SLUICE_METRICS_TENANTS` names",
     "draining": "`true`, `false`",
@@ -176,6 +177,7 @@ RELEASED = _counter("sluice_drain_released_streams_total", "Streams still runnin
 STREAMS_MAX = _gauge("sluice_streams_max", "Streams that are admitted at a time.")
 ADMISSION_QUEUE = _gauge("sluice_admission_queue_depth", "Requests that wait to be admitted.")
 ADMISSION_WAIT = _histogram("sluice_admission_wait_seconds", "How long requests waited to be admitted.", WAIT)
+ADMISSION_SHED = _counter("sluice_admission_shed_total", "Requests that found no place, by why.", "cause")
 LIMITER_FALLBACKS = _counter(
     "sluice_limiter_fallbacks_total", "Requests whose limits were counted by one worker alone, for want of the store."
 )

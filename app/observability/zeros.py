@@ -7,6 +7,8 @@ from app.observability import metrics
 from app.observability.figures import figures
 
 SURFACES = ("native", "openai", "anthropic", "tasks")
+# Sixty series each: where there are many models, each of them matters less.
+MODELS_IN_FULL = 20
 OF_MODELS = (
     metrics.FIRST_TOKEN_SECONDS,
     metrics.TOKEN_GAP_SECONDS,
@@ -18,6 +20,7 @@ WORDS = {
     metrics.REFUSED.name: ("draining", "log_unavailable", "overloaded", "rate_limited"),
     metrics.READERS.name: ("completed", "client_cancelled", "drain", "max_age", "slow_reader", "server_error"),
     metrics.RESUMES.name: ("ok", "past_end", "gone"),
+    metrics.ADMISSION_SHED.name: ("queue_full", "timeout", "lag"),
     metrics.TAKEOVERS.name: ("continued", "ended"),
     metrics.RESCUES.name: ("continue", "splice", "reset"),
 }
@@ -31,8 +34,8 @@ def begin_at_zero(models: Iterable[str], upstreams: Iterable[str]) -> None:
                 figures.add(metric, 0)
             elif metric.kind == "histogram":
                 figures.tally(metric)
-    for model in models:
-        _begin_model(model)
+    for number, model in enumerate(models):
+        _begin_model(model, all_outcomes=number < MODELS_IN_FULL)
     for upstream in upstreams:
         figures.add(metrics.ATTEMPTS, 0, upstream, "ok")
         figures.tally(metrics.UPSTREAM_FIRST_TOKEN, upstream)
@@ -42,8 +45,8 @@ def begin_at_zero(models: Iterable[str], upstreams: Iterable[str]) -> None:
             figures.add(metrics.ALL[name], 0, word)
 
 
-def _begin_model(model: str) -> None:
-    for surface, outcome in product(SURFACES, metrics.OUTCOMES):
+def _begin_model(model: str, all_outcomes: bool) -> None:
+    for surface, outcome in product(SURFACES, metrics.OUTCOMES if all_outcomes else ("completed",)):
         figures.add(metrics.STREAMS, 0, model, surface, outcome)
     for direction in ("input", "output"):
         figures.add(metrics.TOKENS, 0, model, direction)

@@ -62,6 +62,8 @@ def scrape_until(url: str, holds: Callable[[Scrape], bool], seconds: float = 20.
     """Scrape until it `holds`: workers bring their figures once a second."""
     deadline = time.monotonic() + seconds
     while not holds(found := scrape(url)):
-        assert time.monotonic() < deadline, {sample: value for sample, value in found.samples.items() if value}
+        assert time.monotonic() < deadline, [
+            (each, found.samples[each]) for each in found.samples if found.samples[each]
+        ]
         time.sleep(POLL_SECONDS)
     return found

@@ -1,0 +1,231 @@
+"""The figures that operators go by, as the exporter tells them of a whole chain, while workers live and die."""
+
+import json
+import os
+import random
+import signal
+import string
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+from app.observability.metrics import ALL
+from tests.support.call import Call, ask
+from tests.support.chain import Chain
+from tests.support.scrape import Scrape, scrape, scrape_until
+from tests.support.surfaces import NATIVE, OPENAI
+from tests.support.upstream import ScriptedUpstream
+from tests.support.workers import is_gone, pid_behind, sockets, until, until_replaced
+
+QUICK = {"tokens": 3, "tokens_per_second": 0, "first_token_ms": 0}
+SLOW = {"tokens": 1200, "tokens_per_second": 20, "first_token_ms": 0}
+SAME = ["one ", "two ", "three ", "four "]
+
+
+@pytest.fixture(scope="module")
+def upstream() -> Iterator[ScriptedUpstream]:
+    with ScriptedUpstream() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def chain(upstream: ScriptedUpstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chain]:
+    asked = {"provider": "openai", "base_url": upstream.base_url, "retries_max": 0, "idle_seconds": 1}
+    asked["first_token_seconds"] = 1
+    models: dict[str, Any] = {"simulator": [{"provider": "simulator"}], **{name: [asked] for name in FAULTS}}
+    models["full"] = [asked | {"concurrency_max": 1, "queue_max": 0, "idle_seconds": 30}]
+    both = [asked | {"model": name} for name in ("dies", "goes-on")]
+    models["spliced"] = {"after_first_token": "splice", "upstreams": both}
+    for name, (script, _) in FAULTS.items():
+        upstream.script(name, **script)
+    upstream.script("dies", tokens=SAME, die_after=2, how="rst", delay_seconds=0.05)
+    upstream.script("goes-on", tokens=SAME)
+    config = tmp_path_factory.mktemp("models") / "models.json"
+    config.write_text(json.dumps({"models": models}))
+    env = {"SLUICE_CONFIG": str(config), "SLUICE_STREAM_BYTES_MAX": "20000", "SLUICE_HEARTBEAT_SECONDS": "1"}
+    with Chain(env) as running:
+        yield running
+
+
+# How an upstream behaves, and the outcome that its streams are counted under.
+FAULTS: dict[str, tuple[dict[str, Any], str]] = {
+    "answers": ({"tokens": 3}, "completed"),
+    "fails": ({"status": 500}, "upstream_error"),
+    "refuses": ({"status": 400}, "rejected"),
+    "breaks-off": ({"die_after": 2, "how": "rst", "delay_seconds": 0.05}, "upstream_truncated"),
+    "stalls": ({"stall_after": 2}, "stalled"),
+    "is-late": ({"headers_delay_seconds": 5}, "upstream_timeout"),
+    "says-too-much": ({"tokens": ["x" * 5000] * 9}, "limit_cut"),
+}
+
+
+@pytest.fixture
+def before(chain: Chain) -> Scrape:
+    return scrape(chain.metrics_url)
+
+
+def after(chain: Chain, before: Scrape, name: str, rise: float = 1, **labels: str) -> Scrape:
+    """A scrape in which a counter has risen by as much."""
+    due = before.value(name, **labels) + rise
+    return scrape_until(chain.metrics_url, lambda found: found.value(name, **labels) >= due)
+
+
+@pytest.mark.parametrize("model", FAULTS)
+def test_a_stream_is_counted_once_under_the_outcome_that_it_had(chain: Chain, before: Scrape, model: str) -> None:
+    outcome = FAULTS[model][1]
+    ask(chain.url, NATIVE.path, NATIVE.body(model))
+    found = after(chain, before, "sluice_streams_total", model=model, outcome=outcome)
+    assert found.value("sluice_streams_total") == before.value("sluice_streams_total") + 1
+
+
+def test_an_answer_that_a_second_upstream_ends_is_spliced(chain: Chain, before: Scrape) -> None:
+    call = ask(chain.url, NATIVE.path, NATIVE.body("spliced"))
+    assert call.text == "".join(SAME)
+    found = after(chain, before, "sluice_streams_total", model="spliced", outcome="spliced")
+    assert found.value("sluice_failovers_total", model="spliced", reason="upstream_truncated") == 1
+    assert found.value("sluice_rescues_total", way="splice") == before.value("sluice_rescues_total", way="splice") + 1
+    attempts = "sluice_upstream_attempts_total"
+    assert found.value(attempts, upstream="spliced/0", outcome="upstream_truncated") == 1
+    assert found.value(attempts, upstream="spliced/1", outcome="ok") == 1
+
+
+def test_who_leaves_and_who_finds_no_place_are_counted_as_such(
+    chain: Chain, before: Scrape, upstream: ScriptedUpstream
+) -> None:
+    upstream.script("full", tokens=3, stall_after=1)
+    until_replaced(chain, set())
+    with Call(sockets(chain)[0], NATIVE.path, NATIVE.body("full")) as first:
+        first.until(1)
+        assert ask(sockets(chain)[0], NATIVE.path, NATIVE.body("full")).status == 503
+        first.leave()
+    after(chain, before, "sluice_streams_total", model="full", outcome="shed")
+    found = after(chain, before, "sluice_streams_total", model="full", outcome="client_cancelled")
+    assert found.value("sluice_readers_total", outcome="client_cancelled") > 0
+
+
+def test_a_heartbeat_is_no_first_token(chain: Chain, before: Scrape) -> None:
+    simulator = QUICK | {"first_token_ms": 2500}
+    with Call(chain.url, NATIVE.path, NATIVE.body("simulator", simulator=simulator)) as call:
+        call.until_heartbeat().finish()
+    name = "sluice_time_to_first_token_seconds"
+    found = after(chain, before, f"{name}_count", model="simulator")
+    risen = found.value(f"{name}_sum", model="simulator") - before.value(f"{name}_sum", model="simulator")
+    assert 2.5 <= risen < 20
+    assert found.value("sluice_heartbeats_total") > before.value("sluice_heartbeats_total")
+
+
+def test_streams_are_no_requests_whose_latency_counts(chain: Chain, before: Scrape) -> None:
+    ask(chain.url, NATIVE.path, NATIVE.body("simulator", simulator=QUICK))
+    ask(chain.url, "/v1/models")
+    found = after(chain, before, "sluice_requests_total", route="/v1/models", method="GET", code="200")
+    assert found.value("sluice_requests_total", route="/api/v1/generate", code="200") > 0
+    routes = {
+        dict(labels)["route"] for name, labels in found.samples if name == "sluice_request_duration_seconds_count"
+    }
+    assert "/v1/models" in routes
+    assert "/api/v1/generate" not in routes
+
+
+def test_junk_makes_no_series(chain: Chain) -> None:
+    def junk(dice: random.Random) -> str:
+        return "".join(dice.choices(string.ascii_letters, k=200))
+
+    def throw(seed: int) -> None:
+        dice = random.Random(seed)
+        for _ in range(40):
+            ask(chain.url, NATIVE.path, NATIVE.body(junk(dice), simulator=QUICK))
+            ask(chain.url, f"/{junk(dice)}")
+            ask(chain.url, f"/api/v1/streams/{junk(dice)[:24]}")
+
+    throw(1)
+    time.sleep(2.5)  # all of it is in the files
+    known = set(scrape(chain.metrics_url).samples)
+    throw(2)
+    time.sleep(2.5)
+    assert set(scrape(chain.metrics_url).samples) == known
+
+
+def test_aborts_of_all_kinds_leave_the_gauges_at_nothing(chain: Chain) -> None:
+    dice = random.Random(3)
+    with ExitStack() as stack:
+        calls = [
+            stack.enter_context(Call(chain.url, NATIVE.path, NATIVE.body("simulator", simulator=SLOW)))
+            for _ in range(40)
+        ]
+        for call in calls:
+            call.until(1)
+        scrape_until(chain.metrics_url, lambda found: found.value("sluice_active_streams") == 40)
+        assert scrape(chain.metrics_url).value("sluice_active_readers") == 40
+        for call in calls:
+            call.leave(dice.choice(["fin", "rst"]))
+    scrape_until(chain.metrics_url, lambda found: found.value("sluice_active_streams") == 0)
+    scrape_until(chain.metrics_url, lambda found: found.value("sluice_active_readers") == 0)
+
+
+def test_a_killed_worker_leaves_gauges_right_and_takes_no_counter_along(chain: Chain, before: Scrape) -> None:
+    """Its streams are the other's: as many as before, and nothing of the dead one's is added to them."""
+    until_replaced(chain, set())
+    owner, other = sockets(chain)
+    pid = pid_behind(owner)
+    body = NATIVE.body("simulator", simulator=SLOW, on_disconnect="grace")
+    with ExitStack() as stack:
+        ids = [stack.enter_context(Call(owner, NATIVE.path, body)).until(2).headers["x-stream-id"] for _ in range(5)]
+        readers = [stack.enter_context(Call(other, f"/api/v1/streams/{each}")).until(2) for each in ids]
+        full = scrape_until(chain.metrics_url, lambda found: found.value("sluice_active_streams") == 5)
+        os.kill(pid, signal.SIGKILL)
+        until(lambda: is_gone(pid), 10, "the worker's end")
+        taken = after(chain, before, "sluice_takeovers_total", 5, result="continued")
+        assert taken.fallen_since(full) == {}
+        until_replaced(chain, {pid})
+        moved = after(chain, full, "sluice_worker_starts_total")
+        assert moved.value("sluice_active_streams") == 5
+        assert moved.fallen_since(full) == {}
+        assert moved.value("sluice_metric_files") <= 3 * 5
+        for reader in readers:
+            reader.leave()
+        for each in ids:
+            delete(chain, each)
+    scrape_until(chain.metrics_url, lambda found: found.value("sluice_active_streams") == 0)
+
+
+def delete(chain: Chain, stream_id: str) -> None:
+    request = urllib.request.Request(f"{chain.url}/api/v1/streams/{stream_id}", method="DELETE")
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        assert answer.status == 204
+
+
+def test_a_worker_that_drains_says_so_of_its_streams(chain: Chain) -> None:
+    until_replaced(chain, set())
+    owner, _ = sockets(chain)
+    pid = pid_behind(owner)
+    body = OPENAI.body("simulator", simulator=SLOW | {"tokens": 80})
+    with Call(owner, OPENAI.path, body) as call:
+        call.until(2)
+        os.kill(pid, signal.SIGTERM)
+        found = scrape_until(chain.metrics_url, lambda found: found.value("sluice_draining_workers") == 1)
+        assert found.value("sluice_active_streams", draining="true") == 1
+        assert call.finish().verdict == "complete"
+    scrape_until(chain.metrics_url, lambda found: found.value("sluice_draining_workers") == 0)
+
+
+def test_nginx_tells_its_connections(chain: Chain) -> None:
+    with Call(chain.url, NATIVE.path, NATIVE.body("simulator", simulator=SLOW)) as call:
+        call.until(1)
+        found = scrape(chain.metrics_url)
+        assert found.value("sluice_nginx_up") == 1
+        assert found.value("sluice_nginx_connections", state="writing") >= 1
+        assert found.value("sluice_nginx_requests_total") > 0
+        call.leave()
+
+
+def test_every_metric_that_is_declared_is_told_and_nothing_else(chain: Chain) -> None:
+    found = scrape(chain.metrics_url)
+    told = {family + ("_total" if kind == "counter" else "") for family, kind in found.types.items()}
+    # Those that only appear where there is something to say: a certificate, a tenant's first stream, a first reset.
+    seldom = {"sluice_certificate_expiry_timestamp_seconds", "sluice_resets_total", "sluice_retries_total"}
+    assert told - ALL.keys() == set()
+    assert ALL.keys() - told <= seldom
