@@ -12,12 +12,14 @@ from gunicorn.arbiter import Arbiter
 from app.admission.places import Places
 from app.admission.pulse import Pulse
 from app.api import (
+    aliases,
     anthropic,
     auth,
     docs,
     errors,
     health,
     native,
+    native_v2,
     openai,
     openapi,
     playground,
@@ -27,6 +29,7 @@ from app.api import (
 )
 from app.api import streams as streams_api
 from app.api.context import Context
+from app.api.versions import VERSIONS
 from app.catalog import CatalogError, adopted, load_catalog
 from app.entrance import Entrance, adopted_credentials, read_credentials
 from app.errors import LogUnavailable, ModelNotFound
@@ -154,15 +157,27 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         docs_url=None,
         redoc_url=None,
     )
-    surfaces = (openai, responses, anthropic, native, streams_api, tasks, auth, health, docs, playground, sockets)
-    for surface in surfaces:
-        app.include_router(surface.router)
-    for router in (native.ticketed, streams_api.ticketed, tasks.ticketed, auth.public):
-        app.include_router(router)
-    docs.mount_assets(app)
+    _include_routes(app)
     if credentials.own_tokens is not None:
         openapi.name_credentials(app)
     errors.install(app)
+    _add_middleware(app, settings)
+    tracing.configure(app)
+    return app
+
+
+def _include_routes(app: FastAPI) -> None:
+    surfaces = (openai, responses, anthropic, native, native_v2, aliases, sockets, health, docs, playground)
+    for surface in surfaces:
+        app.include_router(surface.router)
+    parts = (streams_api.router, streams_api.ticketed, tasks.router, tasks.ticketed, auth.router, auth.public)
+    for version in VERSIONS:
+        for router in (native.ticketed, *parts):
+            app.include_router(router, prefix=version)
+    docs.mount_assets(app)
+
+
+def _add_middleware(app: FastAPI, settings: Settings) -> None:
     # The one added last is the outermost.
     app.add_middleware(ErrorsMiddleware, answer=errors.internal_error)
     app.add_middleware(DrainMiddleware, draining=lambda: _pod_drains(app), answer=errors.draining)
@@ -174,8 +189,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(SecurityHeadersMiddleware)
     app.add_middleware(AccessLogMiddleware)
     app.add_middleware(RequestIdMiddleware)
-    tracing.configure(app)
-    return app
 
 
 async def _open_log(url: str, settings: Settings) -> Backend:

@@ -63,8 +63,10 @@ def own_headers(scope: Scope) -> Headers:
 
 
 def set_headers(scope: Scope, headers: Headers) -> None:
-    """Say what `own_headers` are."""
-    own_headers(scope)[:] = headers
+    """Have these among `own_headers`, in place of those of the same names."""
+    named = {name for name, _ in headers}
+    own = own_headers(scope)
+    own[:] = [header for header in own if header[0] not in named] + headers
 
 
 def set_wire(scope: Scope, connection: Wire) -> None:

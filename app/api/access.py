@@ -20,9 +20,11 @@ from fastapi.routing import APIRoute
 from starlette.requests import HTTPConnection
 
 from app.api.strict_json import StrictRequest
+from app.api.versions import announcement
 from app.limits.account import Limit
 from app.limits.declared import account_of, limits_of, set_payer
 from app.limits.quotas import Quotas
+from app.scope import set_headers
 from app.security.authenticator import Authenticator
 from app.security.own_tokens import OwnTokens
 from app.security.principal import Principal, TicketKind
@@ -90,6 +92,8 @@ class Guarded(APIRoute):
         answer, openings = super().get_route_handler(), self.openings
 
         async def guarded(request: Request) -> Response:
+            if announced := announcement(request.scope["path"]):
+                set_headers(request.scope, announced)
             await identify(request, openings)
             return await answer(StrictRequest(request.scope, request.receive))
 

@@ -21,8 +21,8 @@ from app.security.principal import Opening, Principal
 from app.security.tickets import OPEN_SECONDS_MAX
 
 # Whoever asks these is not known yet.
-public = APIRouter(prefix="/api/v1/auth", tags=["auth"])
-router = APIRouter(prefix="/api/v1", tags=["auth"], route_class=Guarded)
+public = APIRouter(prefix="/auth", tags=["auth"])
+router = APIRouter(tags=["auth"], route_class=Guarded)
 
 FORM_BYTES_MAX = 16 * 1024
 FORM_FIELDS_MAX = 20

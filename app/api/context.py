@@ -1,8 +1,8 @@
 """What every surface needs to answer a generating request, and what is the same on all of them."""
 
 import secrets
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from hashlib import blake2b
 from time import time
@@ -42,6 +42,8 @@ IDEMPOTENCY_KEY_CHARACTERS_MAX = 255
 BACKGROUND = "responses.background"
 # Nobody is meant to read these to their end.
 UNATTENDED = frozenset({TASKS, BACKGROUND})
+# Streams of one cached request that failed and are still kept, before the next is one of its own.
+CACHE_TRIES = 3
 _POLICIES: tuple[OnDisconnect, ...] = ("cancel", "grace", "finish")
 
 
@@ -192,6 +194,8 @@ class Wanted:
     Args:
         answers: how many it comes to.
         conversation_id: that whose next turn the request's last message is.
+        metadata: what the stream's end repeats.
+        cached: whether the same request's earlier stream will do, while it is kept and did not fail.
     """
 
     ctx: Context
@@ -201,6 +205,8 @@ class Wanted:
     on_disconnect: OnDisconnect
     answers: int = 1
     conversation_id: str | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    cached: bool = False
 
     def stream(self, encoder: Callable[[Reader], Encoder], resumable: bool) -> StreamResponse:
         """Answer with server-sent events."""
@@ -231,11 +237,24 @@ class Wanted:
             RateLimited, LimitExceeded, Forbidden: nothing was begun or taken.
             whatever `Streams.open` does
         """
+        if self.who.key or not self.cached:
+            return (await self._begin(self.who.key, readers, patience, background))[0]
+        for number in range(CACHE_TRIES):
+            key = _digest(("cache", self.who.principal, self._asked, number))
+            record, new = await self._begin(key, readers, patience, background)
+            if new or not await self._failed(record):
+                return record
+        return (await self._begin("", readers, patience, background))[0]
+
+    async def _begin(
+        self, key: str, readers: Readers, patience: Patience | None, background: bool
+    ) -> tuple[StreamRecord, bool]:
+        """The stream, and whether it is a new one."""
         who, quotas = self.who, self.ctx.quotas
         opening = who.identity.opening
         if opening is not None and opening.kind == "stream":
             raise Forbidden("The ticket is for something else.")
-        stream_id, key = secrets.token_urlsafe(18), who.key
+        stream_id = secrets.token_urlsafe(18)
         conversation = await self._conversation(key)
         request = self.request if conversation is None else _behind(conversation, self.request)
         hold = await quotas.take(who.scope, who.identity, who.limits, key or stream_id, request, self.answers)
@@ -252,11 +271,16 @@ class Wanted:
             if isinstance(error, SluiceError) and (outcome := outcome_of_code(error.code)) in OURS:
                 figures.add(STREAMS, 1, self.request.model, self.surface, outcome)
             raise
-        if record.stream_id != stream_id:
+        new = record.stream_id == stream_id
+        if not new:
             quotas.cancel(hold)
         elif conversation is not None:
             await self._add(conversation, stream_id)
-        return record
+        return record, new
+
+    async def _failed(self, record: StreamRecord) -> bool:
+        found = await self.ctx.streams.backend.describe(record.stream_id)
+        return found is None or found[1].state in ("error", "cancelled")
 
     async def _conversation(self, key: str) -> Conversation | None:
         if self.conversation_id is None:
@@ -310,6 +334,7 @@ class Wanted:
             idempotency=key,
             body_hash=_digest(self._asked),
             grant=grant,
+            metadata=dict(self.metadata),
         )
 
 

@@ -30,7 +30,7 @@ from app.streams.answer import Answer
 from app.streams.sse import NativeEncoder
 
 router = APIRouter(prefix="/api/v1", tags=["native"], route_class=Guarded)
-ticketed = APIRouter(prefix="/api/v1", tags=["native"], route_class=Ticketed)
+ticketed = APIRouter(tags=["native"], route_class=Ticketed)
 
 StreamQuery = Annotated[bool | None, Query(description="As `stream` in the body, which it yields to.")]
 Accept = Annotated[str | None, Header(description="`text/event-stream` asks for a stream, if nothing else decides.")]
@@ -47,18 +47,18 @@ async def _simulator_query(
         ) from None
 
 
-@router.post("/generate", responses=native_responses(GenerateAnswer), openapi_extra=RESUME_HEADERS)
+@router.post("/generate", deprecated=True, responses=native_responses(GenerateAnswer), openapi_extra=RESUME_HEADERS)
 @declared.shared_limit(tier_rates, scope=GENERATE)
 async def generate(request: Request, body: GenerateBody, stream: StreamQuery = None, accept: Accept = None) -> Response:
     """Answer a prompt."""
-    return _respond(request, body, body.prompt, _wants_stream(body, stream, accept))
+    return respond(request, body, body.prompt, wants_stream(body.stream, stream, accept))
 
 
 @router.post("/chat", responses=native_responses(GenerateAnswer), openapi_extra=RESUME_HEADERS)
 @declared.shared_limit(tier_rates, scope=GENERATE)
 async def chat(request: Request, body: ChatBody, stream: StreamQuery = None, accept: Accept = None) -> Response:
     """Answer a message."""
-    return _respond(request, body, body.message, _wants_stream(body, stream, accept), body.conversation_id)
+    return respond(request, body, body.message, wants_stream(body.stream, stream, accept), body.conversation_id)
 
 
 @ticketed.get("/stream", response_class=Response, responses=native_responses(None), openapi_extra=RESUME_HEADERS)
@@ -76,16 +76,17 @@ async def stream(
     body = GenerationBody(
         model=model, system=system, max_tokens=max_tokens, temperature=temperature, simulator=simulator
     )
-    return _respond(request, body, prompt, streamed=True)
+    return respond(request, body, prompt, streamed=True)
 
 
-def _wants_stream(body: GenerationBody, query: bool | None, accept: str | None) -> bool:
-    if body.stream is not None:
-        return body.stream
+def wants_stream(said: bool | None, query: bool | None, accept: str | None) -> bool:
+    """Whether the answer is a stream: by the body, else by the query, else by what is accepted."""
+    if said is not None:
+        return said
     return query if query is not None else "text/event-stream" in (accept or "")
 
 
-def _respond(
+def respond(
     request: Request,
     body: GenerationBody,
     prompt: str,
@@ -105,9 +106,7 @@ def _respond(
     policy = body.on_disconnect or (ctx.on_disconnect if streamed else "cancel")
     wanted = Wanted(ctx, who, "native", generation, policy, conversation_id=conversation_id)
     if streamed:
-        return wanted.stream(
-            lambda reader: NativeEncoder(reader.record.stream_id, reader.record.request.model), who.resumable
-        )
+        return wanted.stream(lambda reader: NativeEncoder.of(reader.record), who.resumable)
 
     def answer(whole: Answer) -> dict[str, Any]:
         usage = UsageAnswer(**msgspec.structs.asdict(whole.done.usage))

@@ -14,8 +14,8 @@ from app.streams.log import START, STREAM_ID, parse_id
 from app.streams.reader import Reader
 from app.streams.sse import NativeEncoder
 
-router = APIRouter(prefix="/api/v1/streams", tags=["streams"], route_class=Guarded)
-ticketed = APIRouter(prefix="/api/v1/streams", tags=["streams"], route_class=Ticketed)
+router = APIRouter(prefix="/streams", tags=["streams"], route_class=Guarded)
+ticketed = APIRouter(prefix="/streams", tags=["streams"], route_class=Ticketed)
 
 LastEventId = Annotated[
     str | None,
@@ -48,7 +48,7 @@ async def read(
                 raise InvalidCursor("Last-Event-ID is of another stream.")
         return await ctx.attach(who, known_id(stream_id), after)
 
-    return resume(ctx, who, reader, lambda found: NativeEncoder(stream_id, found.record.request.model))
+    return resume(ctx, who, reader, lambda found: NativeEncoder.of(found.record))
 
 
 @router.delete("/{stream_id}", status_code=204, responses=native_errors(401, 404, 422))

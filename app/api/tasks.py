@@ -23,8 +23,8 @@ from app.streams.log import START, Cursor, State, StreamRecord, StreamState, par
 from app.streams.reader import PAGE_EVENTS_MAX, Reader
 from app.streams.sse_tasks import TaskEncoder
 
-router = APIRouter(prefix="/api/v1/tasks", tags=["tasks"], route_class=Guarded)
-ticketed = APIRouter(prefix="/api/v1/tasks", tags=["tasks"], route_class=Ticketed)
+router = APIRouter(prefix="/tasks", tags=["tasks"], route_class=Guarded)
+ticketed = APIRouter(prefix="/tasks", tags=["tasks"], route_class=Ticketed)
 
 _STATUS: dict[State, TaskStatus] = {
     "running": "running",
@@ -58,7 +58,7 @@ async def create(request: Request, body: TaskBody) -> Response:
         "waiting", background=True
     )
     answer = await _answer(ctx, record.stream_id, who.principal)
-    headers = {"Location": f"{router.prefix}/{record.stream_id}", "X-Stream-Id": record.stream_id}
+    headers = {"Location": f"{request.url.path}/{record.stream_id}", "X-Stream-Id": record.stream_id}
     return JSONResponse(answer.model_dump(mode="json"), 202, headers)
 
 

@@ -12,6 +12,7 @@ from app.scope import note
 log = structlog.get_logger("access")
 
 METHODS = frozenset({"GET", "POST", "DELETE", "OPTIONS", "HEAD"})
+_JSON = (b"content-type", b"application/json")
 CLIENT_LEFT = 499  # NGINX's word for it: no answer had begun
 # Probes come several times a second from every side and say nothing while they succeed.
 QUIET_PATHS = frozenset({"/livez", "/readyz"})
@@ -34,6 +35,9 @@ class AccessLogMiddleware:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                if _JSON in message["headers"]:  # of a stream it would say when it began
+                    spent = f"{monotonic() - started:.4f}".encode()
+                    message["headers"] = [*message["headers"], (b"x-process-time", spent)]
             await send(message)
 
         try:

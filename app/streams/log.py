@@ -78,7 +78,7 @@ class StreamRecord(msgspec.Struct, frozen=True):
     """What never changes about a stream; it outlives the producer, who may have to be replaced.
 
     `idempotency` is a hash of principal and key, empty without a key; `body_hash` tells one body from another. `grant`
-    is what it took of its principal's account.
+    is what it took of its principal's account, `metadata` what the caller wants to be told with its end.
     """
 
     stream_id: str
@@ -91,6 +91,7 @@ class StreamRecord(msgspec.Struct, frozen=True):
     idempotency: str = ""
     body_hash: str = ""
     grant: Grant | None = None
+    metadata: dict[str, str] = {}
 
 
 class StreamState(msgspec.Struct, frozen=True):

@@ -5,12 +5,13 @@ too: they are line ends to clients that split with their language's idea of a li
 """
 
 import json
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import msgspec
 
 from app.events import Done, Event, Failed, Reset, Token
-from app.streams.log import Cursor
+from app.streams.log import Cursor, StreamRecord
 
 SHUTTING_DOWN = Failed("server_shutting_down", "The server is shutting down; send the request again.", 503, True)
 EXPIRED = Failed("token_expired", "What was shown as a credential has expired; send the request again.", 401, False)
@@ -66,10 +67,15 @@ class NativeEncoder:
 
     heartbeat = b": ping\n\n"
 
-    def __init__(self, stream_id: str, model: str) -> None:
+    def __init__(self, stream_id: str, model: str, metadata: Mapping[str, str] | None = None) -> None:
         self._id = b"id: " + stream_id.encode() + b".%d.%d\n"
-        self._metadata = {"stream_id": stream_id, "model": model}
+        self._metadata = {**(metadata or {}), "stream_id": stream_id, "model": model}
         self._resumable = True
+
+    @classmethod
+    def of(cls, record: StreamRecord) -> "NativeEncoder":
+        """The stream's."""
+        return cls(record.stream_id, record.request.model, record.metadata)
 
     def encode(self, cursor: Cursor | None, event: Event) -> bytes:
         head = b"" if cursor is None else self._id % cursor

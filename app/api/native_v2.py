@@ -1,0 +1,70 @@
+"""/api/v2/generate: the native surface's current shape, before the same streams as /api/v1."""
+
+from typing import Any
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from app.api.access import Guarded
+from app.api.context import Wanted, caller, context, upstream_headers
+from app.api.native import Accept, StreamQuery, wants_stream
+from app.api.openapi import RESUME_HEADERS, native_responses
+from app.api.schemas_v2 import ContentV2, GenerateAnswerV2, GenerateBodyV2, UsageV2
+from app.limits.declared import GENERATE, declared, tier_rates
+from app.providers.base import GenerationRequest
+from app.streams.answer import Answer
+from app.streams.sse import NativeEncoder
+
+router = APIRouter(prefix="/api/v2", tags=["native"], route_class=Guarded)
+
+
+@router.post("/generate", responses=native_responses(GenerateAnswerV2), openapi_extra=RESUME_HEADERS)
+@declared.shared_limit(tier_rates, scope=GENERATE)
+async def generate(
+    request: Request, body: GenerateBodyV2, stream: StreamQuery = None, accept: Accept = None
+) -> Response:
+    """Answer an input."""
+    ctx, who, options = context(request), caller(request), body.options
+    instructions: list[dict[str, Any]] = []
+    if body.instructions:
+        instructions = [{"role": "system", "content": body.instructions}]
+    generation = GenerationRequest(
+        model=body.model or ctx.models[0],
+        messages=[*instructions, {"role": "user", "content": body.content}],
+        max_tokens=options.max_tokens,
+        temperature=options.temperature,
+        simulator=ctx.simulator(options.simulator),
+        extra={} if options.seed is None else {"seed": options.seed},
+        headers=upstream_headers(request),
+    )
+    streamed = wants_stream(options.stream, stream, accept)
+    policy = options.on_disconnect or (ctx.on_disconnect if streamed else "cancel")
+    wanted = Wanted(ctx, who, "native", generation, policy, metadata=body.metadata, cached=options.cache)
+    if streamed:
+        return wanted.stream(lambda reader: NativeEncoder.of(reader.record), who.resumable)
+    return wanted.batch(_answer)
+
+
+def _answer(whole: Answer) -> dict[str, Any]:
+    record, usage = whole.record, whole.done.usage
+    content = [ContentV2(type="thought", text=whole.thoughts)] if whole.thoughts else []
+    if whole.text:
+        content.append(ContentV2(type="text", text=whole.text))
+    for call in whole.tool_calls:
+        function = call["function"]
+        content.append(
+            ContentV2(type="tool_call", id=call.get("id"), name=function["name"], arguments=function["arguments"])
+        )
+    return GenerateAnswerV2(
+        id=record.stream_id,
+        model=record.request.model,
+        created_at=record.created_unix,
+        content=content,
+        finish_reason=whole.done.finish_reason,
+        usage=UsageV2(
+            input_tokens=usage.input_tokens,
+            output_tokens=usage.output_tokens,
+            total_tokens=usage.input_tokens + usage.output_tokens,
+        ),
+        metadata=record.metadata,
+    ).model_dump(mode="json", exclude_none=True)

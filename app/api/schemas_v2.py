@@ -1,0 +1,132 @@
+"""Bodies and answers of /api/v2: typed parts of content, one object of options, the caller's own metadata."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from app.api.schemas import PROMPT_CHARACTERS_MAX, MaxTokens, ModelName, SimulatorBody, Temperature
+
+PARTS_MAX = 256
+METADATA_PAIRS_MAX = 16
+
+_Name = Annotated[str, Field(min_length=1, max_length=64)]
+_Value = Annotated[str, Field(max_length=512)]
+
+
+class TextPart(BaseModel):
+    """Text."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    type: Literal["text"]
+    text: Annotated[str, Field(min_length=1, max_length=PROMPT_CHARACTERS_MAX)]
+
+
+class ImagePart(BaseModel):
+    """A picture, for models that see."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    type: Literal["image"]
+    url: Annotated[str, Field(pattern=r"^(https?://|data:image/)", description="http, https or data.")]
+
+
+Part = Annotated[TextPart | ImagePart, Field(discriminator="type")]
+
+
+class Options(BaseModel):
+    """How to answer."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    stream: bool | None = Field(
+        None, description="Server-sent events instead of one JSON answer; without it `?stream=` and `Accept` decide."
+    )
+    max_tokens: MaxTokens | None = None
+    temperature: Temperature | None = None
+    seed: Annotated[int, Field(ge=-(2**53), le=2**53)] | None = Field(
+        None, description="Models that know it answer the same request the same way."
+    )
+    on_disconnect: Literal["cancel", "grace", "finish"] | None = Field(
+        None, description="What becomes of the generation when nobody reads it: end at once, in a while, or never."
+    )
+    cache: bool = Field(
+        False,
+        description="The same request's earlier answer will do while it is kept; needs temperature 0 or a seed.",
+    )
+    simulator: SimulatorBody | None = None
+
+    @model_validator(mode="after")
+    def _only_what_repeats_is_cached(self) -> "Options":
+        if self.cache and self.temperature != 0 and self.seed is None:
+            raise ValueError("cache: needs temperature 0 or a seed")
+        return self
+
+
+class GenerateBodyV2(BaseModel):
+    """POST /api/v2/generate."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {"input": "Why is the sky blue?", "options": {"stream": True}},
+                {"input": [{"type": "text", "text": "Hello"}], "metadata": {"page": "7"}, "options": {"max_tokens": 9}},
+            ]
+        },
+    )
+
+    input: (
+        Annotated[str, Field(min_length=1, max_length=PROMPT_CHARACTERS_MAX)]
+        | Annotated[list[Part], Field(min_length=1, max_length=PARTS_MAX)]
+    ) = Field(description="What to answer: text, or parts.")
+    model: ModelName | None = None
+    instructions: Annotated[str, Field(max_length=PROMPT_CHARACTERS_MAX)] | None = Field(
+        None, description="Precede the input."
+    )
+    metadata: Annotated[dict[_Name, _Value], Field(max_length=METADATA_PAIRS_MAX)] = Field(
+        default={}, description="Yours; the answer, and the end of its stream, repeat it."
+    )
+    options: Options = Options()
+
+    @property
+    def content(self) -> str | list[dict[str, Any]]:
+        """The input as the content of a chat's message."""
+        if isinstance(self.input, str):
+            return self.input
+        return [
+            {"type": "text", "text": part.text}
+            if isinstance(part, TextPart)
+            else {"type": "image_url", "image_url": {"url": part.url}}
+            for part in self.input
+        ]
+
+
+class UsageV2(BaseModel):
+    """Tokens read and written."""
+
+    input_tokens: int = Field(examples=[5])
+    output_tokens: int = Field(examples=[64])
+    total_tokens: int = Field(examples=[69])
+
+
+class ContentV2(BaseModel):
+    """A part of the answer: what was said or thought, or a call of a tool."""
+
+    type: Literal["text", "thought", "tool_call"]
+    text: str | None = Field(None, examples=["Rayleigh scattering."])
+    id: str | None = None
+    name: str | None = None
+    arguments: str | None = Field(None, description="JSON, as the model wrote it.")
+
+
+class GenerateAnswerV2(BaseModel):
+    """The whole answer, where it was not streamed."""
+
+    id: str = Field(description="The stream's, to be read again by.", examples=["pYnkZ0gC2rT1uVwX3yZaBcDe"])
+    model: str = Field(examples=["simulator"])
+    created_at: int = Field(description="Unix time.", examples=[1_790_000_000])
+    content: list[ContentV2]
+    finish_reason: str = Field(examples=["stop"])
+    usage: UsageV2
+    metadata: dict[str, str]
