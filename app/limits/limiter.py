@@ -22,8 +22,9 @@ log = structlog.get_logger(__name__)
 TAKE_SECONDS_MAX = 0.18
 # A reader sees no pause of this length.
 MORE_SECONDS_MAX = 0.04
-# After a failure the store is left alone for this long, so that only a few requests wait for it in vain.
-AWAY_SECONDS = 1.0
+# After a failure the store is left alone for this long, so that only a few requests wait for it in vain. No longer, as
+# for want of a processor a worker takes it for away that is not.
+AWAY_SECONDS = 0.4
 # A stream's end is on its way to the store when its reader, who has just seen it, asks for the next one.
 SECOND_LOOK_SECONDS = 0.05
 RETURNS_MAX = 10_000
