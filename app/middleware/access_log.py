@@ -7,6 +7,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.observability.figures import OTHER, figures
 from app.observability.metrics import REQUEST_SECONDS, REQUESTS
+from app.observability.noise import Noise
 from app.scope import note
 
 log = structlog.get_logger("access")
@@ -23,6 +24,7 @@ class AccessLogMiddleware:
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
+        self._noise = Noise()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -43,22 +45,39 @@ class AccessLogMiddleware:
         try:
             await self._app(scope, receive, send_and_see)
         finally:
-            _count(scope, status, monotonic() - started)
+            seconds = monotonic() - started
+            _count(scope, status, seconds)
             if scope["path"] not in QUIET_PATHS or status >= 400:
-                log.info(
-                    "request",
-                    method=scope["method"],
-                    path=scope["path"],
-                    status=status,
-                    client=_client(scope),
-                    duration_ms=round((monotonic() - started) * 1000, 1),
-                    **note(scope),
-                )
+                self._log(scope, status, seconds)
+
+    def _log(self, scope: Scope, status: int, seconds: float) -> None:
+        fields = note(scope)
+        begun = "stream_id" in fields and "resumed" not in fields
+        failed = status >= 500 and status != 503
+        if not (begun or failed):
+            unlogged = self._noise.admits((_route(scope), status, fields.get("outcome")))
+            if unlogged is None:
+                return
+            if unlogged:
+                fields["unlogged"] = unlogged
+        log.info(
+            "request",
+            method=scope["method"],
+            path=scope["path"],
+            status=status,
+            client=_client(scope),
+            duration_ms=round(seconds * 1000, 1),
+            **fields,
+        )
+
+
+def _route(scope: Scope) -> str:
+    # Set by the router, in this very scope; the path itself may have anything in it.
+    return str(getattr(scope.get("route"), "path", OTHER))
 
 
 def _count(scope: Scope, status: int, seconds: float) -> None:
-    # Set by the router, in this very scope; the path itself may have anything in it.
-    route = getattr(scope.get("route"), "path", OTHER)
+    route = _route(scope)
     method = scope["method"] if scope["method"] in METHODS else OTHER
     figures.add(REQUESTS, 1, route, method, str(status or CLIENT_LEFT))
     if "stream_id" not in note(scope):

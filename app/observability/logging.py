@@ -11,12 +11,14 @@ from gunicorn import glogging
 from structlog.typing import Processor
 
 from app.observability.log_writer import LogWriter
+from app.observability.redaction import redact
 
 _SHARED: list[Processor] = [
     structlog.contextvars.merge_contextvars,
     structlog.stdlib.add_log_level,
     structlog.processors.TimeStamper(fmt="iso", utc=True),
     structlog.processors.format_exc_info,
+    redact,
 ]
 _encoder = msgspec.json.Encoder(enc_hook=str)
 _writer: LogWriter | None = None

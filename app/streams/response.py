@@ -151,6 +151,7 @@ class StreamResponse(ReaderResponse):
     async def _serve(self, reader: Reader, connection: Connection, scope: Scope, delivery: "Delivery") -> str:
         if not self._begins:
             figures.add(RESUMES, 1, "past_end" if reader.past_end else "ok")
+            note(scope)["resumed"] = True
         if reader.past_end:
             # What tells an EventSource to stop asking.
             await Response(status_code=204)(scope, _receive_nothing, connection.send)  # type: ignore[arg-type]
