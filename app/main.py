@@ -167,13 +167,14 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
 
 def _include_routes(app: FastAPI) -> None:
-    surfaces = (openai, responses, anthropic, native, native_v2, aliases, sockets, health, docs, playground)
+    surfaces = (openai, responses, anthropic, native, native_v2, aliases, health, docs, playground)
     for surface in surfaces:
         app.include_router(surface.router)
     parts = (streams_api.router, streams_api.ticketed, tasks.router, tasks.ticketed, auth.router, auth.public)
     for version in VERSIONS:
-        for router in (native.ticketed, *parts):
+        for router in (native.ticketed, sockets.router, *parts):
             app.include_router(router, prefix=version)
+    app.include_router(sockets.router)  # a path of older clients
     docs.mount_assets(app)
 
 

@@ -54,7 +54,7 @@ async def generate(request: Request, body: GenerateBody, stream: StreamQuery = N
     return respond(request, body, body.prompt, wants_stream(body.stream, stream, accept))
 
 
-@router.post("/chat", responses=native_responses(GenerateAnswer), openapi_extra=RESUME_HEADERS)
+@router.post("/chat", deprecated=True, responses=native_responses(GenerateAnswer), openapi_extra=RESUME_HEADERS)
 @declared.shared_limit(tier_rates, scope=GENERATE)
 async def chat(request: Request, body: ChatBody, stream: StreamQuery = None, accept: Accept = None) -> Response:
     """Answer a message."""

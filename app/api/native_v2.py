@@ -1,4 +1,4 @@
-"""/api/v2/generate: the native surface's current shape, before the same streams as /api/v1."""
+"""/api/v2/generate and /api/v2/chat: the native surface's current shape, before the same streams as /api/v1."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from app.api.access import Guarded
 from app.api.context import Wanted, caller, context, upstream_headers
 from app.api.native import Accept, StreamQuery, wants_stream
 from app.api.openapi import RESUME_HEADERS, native_responses
-from app.api.schemas_v2 import ContentV2, GenerateAnswerV2, GenerateBodyV2, UsageV2
+from app.api.schemas_v2 import ChatBodyV2, ContentV2, GenerateAnswerV2, GenerateBodyV2, UsageV2
 from app.limits.declared import GENERATE, declared, tier_rates
 from app.providers.base import GenerationRequest
 from app.streams.answer import Answer
@@ -24,6 +24,17 @@ async def generate(
     request: Request, body: GenerateBodyV2, stream: StreamQuery = None, accept: Accept = None
 ) -> Response:
     """Answer an input."""
+    return _respond(request, body, wants_stream(body.options.stream, stream, accept))
+
+
+@router.post("/chat", responses=native_responses(GenerateAnswerV2), openapi_extra=RESUME_HEADERS)
+@declared.shared_limit(tier_rates, scope=GENERATE)
+async def chat(request: Request, body: ChatBodyV2, stream: StreamQuery = None, accept: Accept = None) -> Response:
+    """Answer the next thing that is said in a conversation."""
+    return _respond(request, body, wants_stream(body.options.stream, stream, accept), body.conversation_id)
+
+
+def _respond(request: Request, body: GenerateBodyV2, streamed: bool, conversation_id: str | None = None) -> Response:
     ctx, who, options = context(request), caller(request), body.options
     instructions: list[dict[str, Any]] = []
     if body.instructions:
@@ -37,15 +48,23 @@ async def generate(
         extra={} if options.seed is None else {"seed": options.seed},
         headers=upstream_headers(request),
     )
-    streamed = wants_stream(options.stream, stream, accept)
     policy = options.on_disconnect or (ctx.on_disconnect if streamed else "cancel")
-    wanted = Wanted(ctx, who, "native", generation, policy, metadata=body.metadata, cached=options.cache)
+    wanted = Wanted(
+        ctx,
+        who,
+        "native",
+        generation,
+        policy,
+        conversation_id=conversation_id,
+        metadata=body.metadata,
+        cached=options.cache,
+    )
     if streamed:
         return wanted.stream(lambda reader: NativeEncoder.of(reader.record), who.resumable)
-    return wanted.batch(_answer)
+    return wanted.batch(lambda whole: _answer(whole, conversation_id))
 
 
-def _answer(whole: Answer) -> dict[str, Any]:
+def _answer(whole: Answer, conversation_id: str | None) -> dict[str, Any]:
     record, usage = whole.record, whole.done.usage
     content = [ContentV2(type="thought", text=whole.thoughts)] if whole.thoughts else []
     if whole.text:
@@ -67,4 +86,5 @@ def _answer(whole: Answer) -> dict[str, Any]:
             total_tokens=usage.input_tokens + usage.output_tokens,
         ),
         metadata=record.metadata,
+        conversation_id=conversation_id,
     ).model_dump(mode="json", exclude_none=True)

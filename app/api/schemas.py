@@ -17,6 +17,13 @@ Prompt = Annotated[
 MaxTokens = Annotated[
     int, Field(ge=1, le=MAX_TOKENS_MAX, description="Most tokens to generate; without it, the model decides.")
 ]
+ConversationId = Annotated[
+    str,
+    Field(
+        pattern=r"^[A-Za-z0-9._-]{1,64}$",
+        description="Your name for the conversation: what was said in it before is told to the model again.",
+    ),
+]
 Temperature = Annotated[float, Field(ge=0, le=2, description="Sampling temperature; without it, the model's default.")]
 ModelName = Annotated[str, Field(min_length=1, max_length=200, description="One of GET /v1/models.")]
 
@@ -83,9 +90,7 @@ class ChatBody(GenerationBody):
     )
 
     message: Prompt
-    conversation_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")] | None = Field(
-        None, description="Your name for the conversation: what was said in it before is told to the model again."
-    )
+    conversation_id: ConversationId | None = None
 
 
 class UsageAnswer(BaseModel):

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from app.api.schemas import PROMPT_CHARACTERS_MAX, MaxTokens, ModelName, SimulatorBody, Temperature
+from app.api.schemas import PROMPT_CHARACTERS_MAX, ConversationId, MaxTokens, ModelName, SimulatorBody, Temperature
 
 PARTS_MAX = 256
 METADATA_PAIRS_MAX = 16
@@ -102,6 +102,34 @@ class GenerateBodyV2(BaseModel):
         ]
 
 
+class ChatBodyV2(GenerateBodyV2):
+    """POST /api/v2/chat."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={"examples": [{"input": "And why?", "conversation_id": "c-7", "options": {"stream": True}}]},
+    )
+
+    conversation_id: ConversationId | None = None
+
+    @model_validator(mode="after")
+    def _conversations_are_of_text(self) -> "ChatBodyV2":
+        if self.conversation_id is None or isinstance(self.input, str):
+            return self
+        if self.options.cache:
+            raise ValueError("options.cache: not in a conversation, where no answer is like another")
+        if not all(isinstance(part, TextPart) for part in self.input):
+            raise ValueError("input: a conversation keeps text, and nothing else")
+        return self
+
+    @property
+    def content(self) -> str | list[dict[str, Any]]:
+        """As one text in a conversation, which keeps it."""
+        if self.conversation_id is None or isinstance(self.input, str):
+            return super().content
+        return "".join(part.text for part in self.input if isinstance(part, TextPart))
+
+
 class UsageV2(BaseModel):
     """Tokens read and written."""
 
@@ -130,3 +158,4 @@ class GenerateAnswerV2(BaseModel):
     finish_reason: str = Field(examples=["stop"])
     usage: UsageV2
     metadata: dict[str, str]
+    conversation_id: str | None = None

@@ -1,5 +1,5 @@
-"""WebSockets: /api/v1/ws/generate, and /api/v1/ws/chat/{conversation_id}, where a conversation is heard by all of its
-sockets. Who may not come in is told so by an HTTP status, before anything is made for him."""
+"""WebSockets: `…/ws/generate`, and `…/ws/chat/{conversation_id}`, where a conversation is heard by all of its sockets.
+Who may not come in is told so by an HTTP status, before anything is made for him."""
 
 import re
 from time import monotonic
@@ -18,7 +18,7 @@ from app.errors import Draining, Forbidden, InvalidRequest, SluiceError
 from app.limits.declared import GENERATE, declared, tier_rates
 from app.security.principal import TicketKind
 
-router = APIRouter(prefix="/api/v1/ws")
+router = APIRouter(prefix="/ws")
 log = structlog.get_logger("access")
 
 CONVERSATION_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")

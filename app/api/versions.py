@@ -10,8 +10,9 @@ VERSIONS = ("/api/v1", "/api/v2")
 _DEPRECATED = b"@1795219200"  # 2026-11-21, when /api/v2 came
 _SUNSET = b"Fri, 31 Dec 2027 23:59:59 GMT"
 SUCCESSORS = {
-    "/api/chat": "/api/v1/chat",
-    "/api/chat/stream": "/api/v1/chat",
+    "/api/v1/chat": "/api/v2/chat",
+    "/api/chat": "/api/v2/chat",
+    "/api/chat/stream": "/api/v2/chat",
     "/api/v1/generate": "/api/v2/generate",
     "/api/generate": "/api/v2/generate",
     "/api/stream": "/api/v2/stream",

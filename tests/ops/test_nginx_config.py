@@ -29,7 +29,7 @@ DEBIAN_12 = Build(version=(1, 22, 1), openssl=(3, 0, 19), http3=False)
 NEWEST = Build(version=(1, 30, 6), openssl=(3, 6, 5), http3=True)
 
 STREAMS = ["/api", "/v1", "/v1/messages"]
-SOCKETS = ["/api/v1/ws/"]
+SOCKETS = ["/api/v1/ws/", "/api/v2/ws/", "/ws/"]
 UPLOADS = ["/v1/files"]
 WHOLE = ["/", "= /health", "= /livez", "= /readyz"]
 LIMITED = [*STREAMS, *SOCKETS, *UPLOADS]

@@ -8,6 +8,7 @@ import pytest
 from tests.support.call import Call, ask
 from tests.support.chain import Chain
 from tests.support.models import Models
+from tests.support.socket_client import SocketClient
 from tests.support.upstream import ScriptedUpstream
 from tests.support.upstream_script import Script
 
@@ -104,8 +105,8 @@ def test_what_would_not_repeat_is_not_cached(url: str) -> None:
     [
         ("/api/v1/generate", V1, "/api/v2/generate"),
         ("/api/generate", V1, "/api/v2/generate"),
-        ("/api/chat", {"message": "Hello", "simulator": AT_ONCE}, "/api/v1/chat"),
-        ("/api/chat/stream", {"message": "Hello", "simulator": AT_ONCE}, "/api/v1/chat"),
+        ("/api/chat", {"message": "Hello", "simulator": AT_ONCE}, "/api/v2/chat"),
+        ("/api/chat/stream", {"message": "Hello", "simulator": AT_ONCE}, "/api/v2/chat"),
         ("/api/v1/stream/generate", V1, "/api/v2/generate"),
         ("/api/stream?prompt=Hello", None, "/api/v2/stream"),
         ("/auth-status", None, "/api/v2/auth/status"),
@@ -121,6 +122,27 @@ def test_paths_that_will_go_answer_and_say_where_to_go(
     assert answer.headers["link"] == f'<{successor}>; rel="successor-version"'
     assert answer.headers["deprecation"].startswith("@")
     assert answer.headers["sunset"].endswith("GMT")
+
+
+def test_a_conversation_goes_on_in_whichever_version(url: str, models: Models, upstream: ScriptedUpstream) -> None:
+    model = models.unused()
+    upstream.script(model, Script(tokens=["Good ", "morning."]))
+    parts = [{"type": "text", "text": "Hello"}]
+    first = ask(url, "/api/v2/chat", {"model": model, "input": parts, "conversation_id": "across"})
+    assert first.json["conversation_id"] == "across"
+    assert ask(url, "/api/v1/chat", {"model": model, "message": "And?", "conversation_id": "across"}).status == 200
+    assert [message["content"] for message in upstream.requests(model)[-1].body["messages"]] == [
+        "Hello",
+        "Good morning.",
+        "And?",
+    ]
+
+
+@pytest.mark.parametrize("path", ["/ws/generate", "/api/v1/ws/generate", "/api/v2/ws/generate"])
+def test_sockets_are_under_every_version(url: str, path: str) -> None:
+    with SocketClient(url, path) as client:
+        client.say(prompt="Hello", simulator=AT_ONCE).until("end")
+        assert client.text == ask(url, "/api/v1/generate", V1).json["response"]
 
 
 @pytest.mark.parametrize("path", ["/api/v2/auth/status", "/api/v1/auth/status", "/readyz"])

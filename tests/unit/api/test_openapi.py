@@ -23,6 +23,7 @@ STREAMING = {
     ("get", "/api/v1/stream"),
     ("get", "/api/v1/streams/{stream_id}"),
     ("post", "/api/v2/generate"),
+    ("post", "/api/v2/chat"),
     ("get", "/api/v2/stream"),
     ("get", "/api/v2/streams/{stream_id}"),
     ("get", "/api/v2/tasks/{task_id}/events"),
