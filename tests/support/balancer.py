@@ -64,8 +64,8 @@ class Balancer:
             to_client.transport.abort()
             return
         from_instance, to_instance = ends
-        self._begin(_pump(from_client, to_instance))
-        self._begin(_pump(from_instance, to_client))
+        self._begin(pump(from_client, to_instance))
+        self._begin(pump(from_instance, to_client))
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
         for _ in range(len(self.ready)):
@@ -84,7 +84,8 @@ async def _is_ready(session: aiohttp.ClientSession, chain: Chain) -> bool:
         return False
 
 
-async def _pump(source: asyncio.StreamReader, drain: asyncio.StreamWriter) -> None:
+async def pump(source: asyncio.StreamReader, drain: asyncio.StreamWriter) -> None:
+    """One way of a connection, until its end or its cut."""
     try:
         while data := await source.read(65_536):
             drain.write(data)

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -14,9 +14,17 @@ from tests.support.resuming_client import ResumingClient
 
 
 @asynccontextmanager
-async def session() -> AsyncIterator[aiohttp.ClientSession]:
-    """For as many connections as a test wants."""
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as opened:
+async def session(
+    headers: Mapping[str, str] | None = None, *, force_close: bool = False
+) -> AsyncIterator[aiohttp.ClientSession]:
+    """For as many connections as a test wants.
+
+    Args:
+        headers: of every request.
+        force_close: a connection for each request.
+    """
+    connector = aiohttp.TCPConnector(limit=0, force_close=force_close)
+    async with aiohttp.ClientSession(connector=connector, headers=headers) as opened:
         yield opened
 
 
@@ -47,24 +55,24 @@ async def crowd(url: str, bodies: Sequence[dict[str, Any]], **options: Any) -> A
                 task.cancel()
 
 
-async def text_of(url: str, request: dict[str, Any]) -> str:
+async def text_of(url: str, request: dict[str, Any], headers: Mapping[str, str] | None = None) -> str:
     """What a request's text is, by one JSON answer that is made at once."""
     whole = request | {
         "stream": False,
         "simulator": request["simulator"] | {"tokens_per_second": 0, "first_token_ms": 0},
     }
-    async with session() as opened, opened.post(f"{url}/api/v1/generate", json=whole) as answer:
+    async with session(headers) as opened, opened.post(f"{url}/api/v1/generate", json=whole) as answer:
         assert answer.status == 200, await answer.text()
         return str((await answer.json())["response"])
 
 
-async def check_texts(url: str, clients: Sequence[ResumingClient]) -> None:
+async def check_texts(url: str, clients: Sequence[ResumingClient], headers: Mapping[str, str] | None = None) -> None:
     """Everybody has the whole text, once, and nothing else went wrong."""
     wrongs = [f"{client.key}: {wrong}" for client in clients for wrong in client.journal.wrongs]
     for client in clients:
         if client.journal.end_event != "done":
             wrongs.append(f"{client.key}: ended with {client.journal.end_event} {client.journal.end}")
-        elif client.journal.text != await text_of(url, client.body):
+        elif client.journal.text != await text_of(url, client.body, headers):
             wrongs.append(f"{client.key}: another text: {client.journal.text[-100:]!r}")
     assert not wrongs, "\n".join(wrongs[:20])
 

@@ -1,0 +1,137 @@
+"""The images are built, and run as a pod would run them: another user than root, on a root that nobody can write."""
+
+import http.client
+import json
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from app.version import VERSION
+from tests.support.chain import HOME, free_port
+from tests.support.dockerfile import stages
+from tests.support.images import UID, Images, missing, run_in
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(900),
+    pytest.mark.skipif(bool(missing()), reason=missing() or "-"),
+]
+WRITABLE = ("/run/sluice", "/var/lib/sluice", "/run/sluice-metrics")
+START_SECONDS_MAX = 60.0
+
+
+@pytest.fixture(scope="module")
+def images() -> Iterator[Images]:
+    with Images() as made:
+        made.build("app", VERSION=VERSION)
+        made.build("nginx")
+        yield made
+
+
+def words(images: Images, target: str, part: str) -> list[str]:
+    """A command of the image."""
+    return images.configuration(target, f"{{{{range .OCIv1.Config.{part}}}}}{{{{println .}}}}{{{{end}}}}").splitlines()
+
+
+def environment(images: Images, target: str) -> dict[str, str]:
+    """What the image sets."""
+    lines = images.configuration(target, "{{range .OCIv1.Config.Env}}{{println .}}{{end}}").splitlines()
+    return dict(line.split("=", 1) for line in lines)
+
+
+def until_ready(port: int, processes: list["subprocess.Popen[bytes]"], log: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS_MAX
+    while True:
+        assert all(process.poll() is None for process in processes), log.read_text()
+        assert time.monotonic() < deadline, log.read_text()
+        try:
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+            connection.request("GET", "/readyz")
+            if connection.getresponse().status == 200:
+                return
+        except OSError:
+            pass
+        finally:
+            connection.close()
+        time.sleep(0.1)
+
+
+def test_both_images_together_serve_a_stream_with_a_read_only_root_and_a_full_tmp(
+    images: Images, tmp_path: Path
+) -> None:
+    port, log = free_port(), tmp_path / "log"
+    entry, command = words(images, "app", "Entrypoint"), words(images, "app", "Cmd")
+    nginx = words(images, "nginx", "Entrypoint") + words(images, "nginx", "Cmd")
+    # What a ConfigMap would bring.
+    source = tmp_path / "_etc_sluice_nginx"
+    subprocess.run(["cp", "-r", HOME / "nginx", source], check=True)
+    env = environment(images, "app") | {"WORKERS": "1", "SLUICE_LOG_BYTES_MAX": str(16 * 1024 * 1024)}
+    places = [*WRITABLE, "/run/nginx", "/etc/sluice/nginx"]
+    render = [*entry, "deploy.pod_nginx", "/etc/sluice/nginx", "/run/nginx", f"127.0.0.1:{port}"]
+    app_root, nginx_root = images.root("app"), images.root("nginx")
+    rendered = run_in(app_root, render, tmp_path, places, env, workdir="/opt/sluice", log=log)
+    assert rendered.wait(60) == 0, log.read_text()
+    workers = run_in(app_root, [*entry, *command], tmp_path, WRITABLE, env, workdir="/opt/sluice", log=log)
+    edge = run_in(nginx_root, nginx, tmp_path, ["/run/sluice", "/run/nginx"], {}, log=log)
+    try:
+        until_ready(port, [workers, edge], log)
+        with socket.create_connection(("127.0.0.1", port), 10) as client:
+            body = json.dumps({"prompt": "Hello", "stream": True, "simulator": {"tokens": 5}}).encode()
+            head = f"POST /api/v1/generate HTTP/1.1\r\nHost: sluice\r\nContent-Length: {len(body)}\r\n"
+            client.sendall(f"{head}Content-Type: application/json\r\nConnection: close\r\n\r\n".encode() + body)
+            answer = b"".join(iter(lambda: client.recv(65_536), b""))
+        assert b" 200 OK" in answer.splitlines()[0]
+        assert answer.count(b"event: token") == 5
+        assert b"event: done" in answer
+        workers.terminate()
+        assert workers.wait(30) == 0, log.read_text()
+        edge.send_signal(signal.Signals[images.configuration("nginx", "{{.OCIv1.Config.StopSignal}}")])
+        assert edge.wait(30) == 0, log.read_text()
+    finally:
+        for process in (workers, edge):
+            process.kill()
+            process.wait()
+
+
+def test_nothing_but_what_is_mounted_can_be_written_even_by_root(images: Images, tmp_path: Path) -> None:
+    attempt = """
+import sys
+for place in ("/opt/sluice", "/opt/venv", "/etc", "/root", "/var/lib"):
+    try:
+        open(place + "/attempt", "w")
+    except OSError as error:
+        assert error.errno == 30, (place, error)
+    else:
+        sys.exit(place)
+open("/var/lib/sluice/attempt", "w")
+"""
+    log = tmp_path / "log"
+    command = ["/opt/venv/bin/python", "-c", attempt]
+    process = run_in(images.root("app"), command, tmp_path, WRITABLE, {}, user=0, log=log)
+    assert process.wait(60) == 0, log.read_text()
+
+
+def test_an_image_says_what_it_is_and_runs_as_a_numbered_user(images: Images) -> None:
+    for target in ("app", "nginx"):
+        assert images.configuration(target, "{{.OCIv1.Config.User}}") == f"{UID}:{UID}"
+        assert images.configuration(target, '{{index .OCIv1.Config.Labels "org.opencontainers.image.title"}}')
+        stop = images.configuration(target, "{{.OCIv1.Config.StopSignal}}")
+        assert stop == stages()[target].last("STOPSIGNAL")
+    version = images.configuration("app", '{{index .OCIv1.Config.Labels "org.opencontainers.image.version"}}')
+    assert version == VERSION
+
+
+def test_the_image_holds_what_runs_and_nothing_else(images: Images) -> None:
+    root = images.root("app")
+    assert sorted(path.name for path in (root / "opt/sluice").iterdir()) == ["app", "deploy"]
+    packages = {path.name.split("-")[0] for path in (root / "opt/venv/lib").glob("python3*/site-packages/*.dist-info")}
+    assert {"gunicorn", "fastapi", "uvloop"} <= packages
+    assert not packages & {"pip", "pytest", "mypy"}
+    sources = {path.relative_to(root) for path in (root / "opt").rglob("*.py")}
+    compiled = {path.parent.parent / f"{path.name.split('.')[0]}.py" for path in (root / "opt").rglob("*.pyc")}
+    assert {root / source for source in sources} <= compiled
