@@ -11,7 +11,7 @@ RUNTIME := .venv/installed-requirements
 DEVELOPMENT := .venv/installed-requirements-dev
 
 help: ## List these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' Makefile
 
 setup: $(DEVELOPMENT) ## Make the virtual environment, with all that tests and tools need
 
@@ -80,6 +80,9 @@ compare: $(DEVELOPMENT) ## Measure Sluice beside NGINX alone, plain Uvicorn and 
 plan: $(DEVELOPMENT) ## What a number of streams takes: pods, limits, Redis (STREAMS=5000, GROWTH=0.33 a minute)
 	@$(PYTHON) -m loadtests.capacity.plan --streams $(or $(STREAMS),1000) $(if $(GROWTH),--growth $(GROWTH))
 
+k8s-verify: $(DEVELOPMENT) ## Roll the dev overlay under streams in a cluster (CONTEXT=name, ARGS=--dry-run to see the commands)
+	$(PYTHON) -m scripts.kubernetes_verify --context "$(CONTEXT)" $(ARGS)
+
 examples: $(DEVELOPMENT) ## Run the example clients against a running server
 	@examples/run.sh
 
@@ -90,4 +93,4 @@ clean: ## Remove what was made here, except the virtual environment
 $(RUNTIME) $(DEVELOPMENT): .venv/installed-%: %.lock
 	@scripts/setup.sh $< $@
 
-.PHONY: help setup run serve observe test soak interop check lint types imports generated generate format lock faults bench capacity compare plan examples clean
+.PHONY: help setup run serve observe test soak interop check lint types imports generated generate format lock faults bench capacity compare plan k8s-verify examples clean

@@ -10,7 +10,7 @@ from scripts.regions import HOME, main, table
 
 DOCUMENT = "README.md"
 # As `make help` finds them.
-TARGET = re.compile(r"^([a-z-]+):.*?## (.*)$", re.MULTILINE)
+TARGET = re.compile(r"^([a-z0-9-]+):.*?## (.*)$", re.MULTILINE)
 
 
 def regions() -> dict[str, str]:

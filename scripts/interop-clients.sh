@@ -2,14 +2,16 @@
 # Makes the environments of the third-party clients in tests/interop: their pins are their own, and none of the product's.
 set -eu
 cd "$(dirname "$0")/.."
-python=.tools/interop/bin/python
-lock=tests/interop/requirements.lock
 
-if [ ! -e .tools/interop/installed ] || [ "$lock" -nt .tools/interop/installed ]; then
-    .venv/bin/python -m venv --clear .tools/interop
-    "$python" -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r "$lock"
-    touch .tools/interop/installed
-fi
+environment() {
+    if [ ! -e ".tools/$1/installed" ] || [ "$2" -nt ".tools/$1/installed" ]; then
+        .venv/bin/python -m venv --clear ".tools/$1"
+        ".tools/$1/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r "$2"
+        touch ".tools/$1/installed"
+    fi
+}
+environment interop tests/interop/requirements.lock
+environment checkov tests/interop/checkov.lock
 if [ ! -d tests/interop/node_modules ] || [ tests/interop/package-lock.json -nt tests/interop/node_modules ]; then
     if ! command -v npm >/dev/null; then
         echo "interop: npm is not installed (Debian: apt-get install npm)" >&2

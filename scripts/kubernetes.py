@@ -36,7 +36,7 @@ def files() -> dict[Path, str]:
     patches = {
         KUBERNETES / path.relative_to(TEMPLATES): MARK.format(source=" from k8s/templates, with the figures of deploy/")
         + string.Template(path.read_text()).substitute(filled)
-        for path in sorted(TEMPLATES.rglob("*.yaml"))
+        for path in sorted(TEMPLATES.rglob("*.*"))
     }
     return patches | {
         KUBERNETES / "base/nginx.yaml": nginx_volume(),

@@ -23,6 +23,8 @@ pytestmark = [
 ]
 WRITABLE = ("/run/sluice", "/var/lib/sluice", "/run/sluice-metrics")
 START_SECONDS_MAX = 60.0
+# Of the base that stands for NGINX's own image.
+DEBIANS_NGINX = "1.22.1"
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +74,7 @@ def test_both_images_together_serve_a_stream_with_a_read_only_root_and_a_full_tm
     subprocess.run(["cp", "-r", HOME / "nginx", source], check=True)
     env = environment(images, "app") | {"WORKERS": "1", "SLUICE_LOG_BYTES_MAX": str(16 * 1024 * 1024)}
     places = [*WRITABLE, "/run/nginx", "/etc/sluice/nginx"]
-    render = [*entry, "deploy.pod_nginx", "/etc/sluice/nginx", "/run/nginx", f"127.0.0.1:{port}"]
+    render = [*entry, "deploy.pod_nginx", "/etc/sluice/nginx", "/run/nginx", f"127.0.0.1:{port}", DEBIANS_NGINX]
     app_root, nginx_root = images.root("app"), images.root("nginx")
     rendered = run_in(app_root, render, tmp_path, places, env, workdir="/opt/sluice", log=log)
     assert rendered.wait(60) == 0, log.read_text()

@@ -16,6 +16,7 @@ NEEDS = {
     "autoscaling-hpa": ("redis", "redis-sentinel"),
     "autoscaling-keda": ("redis", "redis-sentinel"),
     "spot": ("redis", "redis-sentinel"),
+    "tls": ("gateway-api",),
     "gateway-api/envoy-gateway": ("gateway-api",),
     "gateway-api/nginx-gateway-fabric": ("gateway-api",),
 }

@@ -9,15 +9,20 @@ from time import monotonic
 from types import TracebackType
 from typing import Any, Self
 
+from deploy.nginx_build import look_at
+from deploy.preflight import find_nginx
 from tests.support.kubelet import Pod
 from tests.support.manifests import Manifest, container, named, sluice_pod
 from tests.support.service import Service
 
 
-def shortened(manifests: Sequence[Manifest], factor: float) -> list[Manifest]:
-    """The same with all waits divided, for a test that has no minutes: pauses, grace, probes, the drain."""
+def adapted(manifests: Sequence[Manifest], factor: float) -> list[Manifest]:
+    """For this machine, and with its waits divided, for a test that has no minutes: pauses, probes, grace, drain."""
     found: list[Any] = copy.deepcopy(list(manifests))
     pod: Any = sluice_pod(found)
+    # The machine's NGINX, in the place of the image's.
+    number = ".".join(str(part) for part in look_at(find_nginx()).version)
+    container(pod, "nginx-config")["args"].append(number)
     pod["terminationGracePeriodSeconds"] /= factor
     app: Any = container(pod, "app")
     app["lifecycle"]["preStop"]["sleep"]["seconds"] /= factor

@@ -167,7 +167,7 @@ class Pod:
         words = [self._here(word) for word in words]
         if words[0].endswith("/python"):
             words[0] = sys.executable
-        if words[0] == "nginx" and os.geteuid() == 0:
+        if "daemon off;" in words and os.geteuid() == 0:
             # In the pod nobody is root; here root's NGINX would become `nobody`, who may not open the sockets.
             words[words.index("daemon off;")] += " user root;"
         return words

@@ -120,7 +120,9 @@ def dangling_route(manifests: Manifests) -> Findings:
     services = {one["metadata"]["name"]: one for one in of_kind(manifests, "Service")}
     wanted: list[tuple[Manifest, str, object]] = []
     for route in of_kind(manifests, "HTTPRoute"):
-        wanted += [(route, to["name"], to["port"]) for rule in route["spec"]["rules"] for to in rule["backendRefs"]]
+        wanted += [
+            (route, to["name"], to["port"]) for rule in route["spec"]["rules"] for to in rule.get("backendRefs", [])
+        ]
     for ingress in of_kind(manifests, "Ingress"):
         for rule in ingress["spec"]["rules"]:
             backends = [path["backend"]["service"] for path in rule["http"]["paths"]]

@@ -115,7 +115,7 @@ def test_everything_that_is_written_has_a_volume_of_bounded_size(name: str, monk
         state["sizeLimit"]
     )
     mounts = {mount["mountPath"] for one in containers(pod) for mount in one["volumeMounts"]}
-    assert settings(overlay(name))["PROMETHEUS_MULTIPROC_DIR"] in mounts
+    assert str(found.metrics_path) in mounts
 
 
 @every_overlay
@@ -156,7 +156,7 @@ def test_the_environment_of_a_pod_is_one_that_the_app_starts_with(name: str, mon
         str(field.validation_alias.choices[0]) if field.validation_alias else f"SLUICE_{key.upper()}"  # type: ignore[union-attr]
         for key, field in Settings.model_fields.items()
     }
-    others = {"PROMETHEUS_MULTIPROC_DIR", "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_SERVICE_NAME"}
+    others = {"OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_SERVICE_NAME"}
     assert settings(overlay(name)).keys() <= known | others
     assert read_settings(name, monkeypatch).workers == 2
 

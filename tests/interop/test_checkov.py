@@ -1,0 +1,28 @@
+"""checkov finds nothing in the overlays, and skips only what says why. `make interop` runs it."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.support.chain import HOME
+from tests.support.manifests import KUBERNETES, OVERLAYS, build
+
+pytestmark = pytest.mark.interop
+
+CHECKOV = HOME / ".tools/checkov/bin/checkov"
+SECONDS_MAX = 100
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_checkov_finds_nothing_in_an_overlay(name: str, tmp_path: Path) -> None:
+    built = tmp_path / "built.yaml"
+    built.write_text(build(KUBERNETES / "overlays" / name))
+    command = [CHECKOV, "--framework", "kubernetes", "--skip-download", "--output", "json", "--file", built]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS_MAX)
+    found = json.loads(done.stdout)
+    assert [(one["check_id"], one["resource"]) for one in found["results"]["failed_checks"]] == []
+    assert found["summary"]["passed"] > 80
+    assert all(len(one["check_result"]["suppress_comment"]) > 20 for one in found["results"]["skipped_checks"])
+    assert done.returncode == 0
