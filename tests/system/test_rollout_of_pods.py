@@ -15,8 +15,8 @@ from tests.support.deployment import Deployment, adapted
 from tests.support.log_lines import wrong_lines
 from tests.support.manifests import Manifest, overlay
 from tests.support.redis import RedisServer
-from tests.support.service import Service
 from tests.support.rolling_traffic import Traffic
+from tests.support.service import Service
 
 # Of what is waited for; endpoints are withdrawn as late as the ledger allows.
 FACTOR = 5.0
