@@ -19,7 +19,7 @@ SECONDS_MAX = 100
 def test_checkov_finds_nothing_in_an_overlay(name: str, tmp_path: Path) -> None:
     built = tmp_path / "built.yaml"
     built.write_text(build(KUBERNETES / "overlays" / name))
-    command = [CHECKOV, "--framework", "kubernetes", "--skip-download", "--output", "json", "--file", built]
+    command = [str(CHECKOV), "--framework", "kubernetes", "--skip-download", "--output", "json", "--file", str(built)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS_MAX)
     found = json.loads(done.stdout)
     assert [(one["check_id"], one["resource"]) for one in found["results"]["failed_checks"]] == []

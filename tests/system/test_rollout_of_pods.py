@@ -18,7 +18,7 @@ from tests.support.redis import RedisServer
 from tests.support.rolling_traffic import Traffic
 from tests.support.service import Service
 
-# Of what is waited for; endpoints are withdrawn as late as the ledger allows.
+# By which waits are divided where a test has no minutes.
 FACTOR = 5.0
 PORT = 8080
 # What is no loss: each client was told to come back, or its stream was complete.
@@ -65,7 +65,8 @@ def orderly_leaving(deployment: Deployment) -> None:
 async def roll(folder: Path, factor: float, *, streams: int, posts_per_second: float, stream_seconds: float) -> None:
     """Two pods by two others, while as many streams as asked for are open all the time."""
     built = adapted(overlay("staging"), factor)
-    late = ledger()["endpoints_seconds"] / factor
+    # As late as the ledger allows; divided, it leaves room for a machine that stands still for a moment.
+    late = ledger()["endpoints_seconds"] / factor / (1 if factor == 1 else 2)
     traffic = partial(Traffic, streams=streams, stream_seconds=stream_seconds, posts_per_second=posts_per_second)
     async with (
         deployed(built, folder, pods=2, late_seconds=late) as (deployment, service, headers),
@@ -86,7 +87,7 @@ async def roll(folder: Path, factor: float, *, streams: int, posts_per_second: f
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 async def test_a_rollout_refuses_no_connection_and_loses_no_token(tmp_path: Path) -> None:
-    await roll(tmp_path, FACTOR, streams=60, posts_per_second=10, stream_seconds=20)
+    await roll(tmp_path, FACTOR, streams=60, posts_per_second=10, stream_seconds=12)
 
 
 @pytest.mark.soak
@@ -99,7 +100,7 @@ async def test_a_rollout_at_its_real_pace_with_200_streams_and_50_requests_a_sec
 @pytest.mark.timeout(300)
 async def test_an_eviction_without_time_and_scaling_from_three_to_one_lose_no_token(tmp_path: Path) -> None:
     built = adapted(overlay("staging"), FACTOR)
-    late = ledger()["endpoints_seconds"] / FACTOR
+    late = ledger()["endpoints_seconds"] / FACTOR / 2
     async with (
         deployed(built, tmp_path, pods=3, late_seconds=late) as (deployment, service, headers),
         Traffic(service.url, headers, streams=30, stream_seconds=10, posts_per_second=5) as clients,
