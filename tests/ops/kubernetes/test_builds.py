@@ -91,15 +91,6 @@ def test_everything_that_goes_together_builds_together(chosen: tuple[str, ...], 
     assert [wrong for wrong in everything_wrong(built) if wrong.split(":")[0] not in NOT_OF_COMBINATIONS] == []
 
 
-@pytest.mark.soak
-@pytest.mark.timeout(1800)
-def test_every_legal_combination_builds(tmp_path: Path) -> None:
-    number = 0
-    for number, chosen in enumerate(combinations.everything(), 1):
-        check(combination(tmp_path / str(number), chosen), VERSIONS[-1:])
-    assert number > 500
-
-
 def test_every_component_says_what_it_is_in_a_few_lines() -> None:
     for name in combinations.components():
         text = (KUBERNETES / "components" / name / "README.md").read_text()

@@ -1,0 +1,28 @@
+"""Pods at their real pace, and every combination of components that there is."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.ops.kubernetes.test_builds import VERSIONS, check
+from tests.soak.results import row
+from tests.support import combinations
+from tests.support.manifests import combination
+from tests.system.test_rollout_of_pods import roll
+
+pytestmark = [pytest.mark.soak, pytest.mark.timeout(1800)]
+
+
+async def test_a_rollout_of_pods_at_its_real_pace(tmp_path: Path) -> None:
+    clients, log = await roll(tmp_path, 1.0, streams=200, posts_per_second=50, stream_seconds=120)
+    journals = [client.journal for client in clients.clients]
+    connections = sum(journal.connections for journal in journals)
+    silence = max(journal.silence_seconds_max for journal in journals)
+    row("two pods rolled, without a cluster", clients.reasons, len(journals), connections, log, 0, silence, "")
+
+
+def test_every_legal_combination_builds(tmp_path: Path) -> None:
+    number = 0
+    for number, chosen in enumerate(combinations.everything(), 1):
+        check(combination(tmp_path / str(number), chosen), VERSIONS[-1:])
+    assert number > 500
