@@ -6,6 +6,7 @@ For readers without Grafana at hand. What is drawn are the panels' own queries, 
 import argparse
 import itertools
 import json
+import math
 import re
 import time
 import urllib.parse
@@ -59,13 +60,24 @@ def lines(axes: Axes, panel: dict[str, Any], url: str, start: float, end: float)
     for target in panel["targets"]:
         for series in fetch(url, target["expr"], start, end):
             points = [(float(at) - start, float(value)) for at, value in series["values"]]
-            drawn.append((max(value for _, value in points), named(target["legendFormat"], series["metric"]), points))
+            largest = max(value for _, value in points)
+            drawn.append((largest, named(target["legendFormat"], series["metric"]), broken(points, end - start)))
     for largest, name, points in sorted(drawn, key=lambda each: -each[0]):
         if largest > 0 or len(drawn) <= LEGEND_MAX:
             axes.plot([at for at, _ in points], [value for _, value in points], label=name, linewidth=1.2)
     axes.set_ylim(bottom=0)
     handles, labels = axes.get_legend_handles_labels()
     axes.legend(handles[:LEGEND_MAX], labels[:LEGEND_MAX], fontsize=7, loc="best", framealpha=0.6)
+
+
+def broken(points: list[tuple[float, float]], seconds: float) -> list[tuple[float, float]]:
+    """With a hole where a scrape or more was missed: a line through it would be made up."""
+    made = points[:1]
+    for (before, _), point in itertools.pairwise(points):
+        if point[0] - before > 2 * seconds / POINTS + 1:
+            made.append((before, math.nan))
+        made.append(point)
+    return made
 
 
 def heat(axes: Axes, panel: dict[str, Any], url: str, start: float, end: float) -> None:

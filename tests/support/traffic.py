@@ -23,8 +23,8 @@ CALLERS = 12
 PAUSE_SECONDS = 0.2
 ENV = {
     "SLUICE_HEARTBEAT_SECONDS": f"{HEARTBEAT_SECONDS:g}",
-    # Shorter than the longest streams, so that some outlive a drain.
-    "SLUICE_DRAIN_SECONDS": "6",
+    # Shorter than the longest streams, so that some outlive a drain; long enough for several scrapes to see it.
+    "SLUICE_DRAIN_SECONDS": "9",
     "SLUICE_DRAIN_SPREAD_SECONDS": "0.5",
     "SLUICE_GRACE_SECONDS": "3",
     # Each worker has room for its half of the callers: one that is left alone has some of them wait.
@@ -121,7 +121,7 @@ class Traffic:
 
     async def _lasts(self, opened: aiohttp.ClientSession) -> None:
         """Longer than a drain; whoever reads it follows it to another worker."""
-        simulator = {"seed": self._number, "tokens": 200, "tokens_per_second": 20}
+        simulator = {"seed": self._number, "tokens": 280, "tokens_per_second": 20}
         client = self._client(opened, self._body(simulator=simulator), cut_every=10_000)
         await client.run()
 

@@ -27,7 +27,7 @@ from tests.support.workers import all_active_streams, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
-TRAFFIC_SECONDS = 75.0
+TRAFFIC_SECONDS = 70.0
 # A busy machine renders a page in a second and more, and a scrape may take no longer than what is between two.
 SCRAPE_SECONDS = 2
 SETTLE_SECONDS_MAX = 60.0
