@@ -19,6 +19,7 @@ import pytest
 from tests.ops.test_prometheus_rules import FOREIGN, each_rule
 from tests.support.chain import Chain
 from tests.support.dashboards import Target, load, targets
+from tests.support.log_lines import wrong_lines
 from tests.support.observer import Observer
 from tests.support.promql import nodes, selectors
 from tests.support.traffic import ENV, Traffic, catalog
@@ -162,6 +163,11 @@ def test_no_counter_ever_fell(run: Run) -> None:
 
     assert names
     assert not fell
+
+
+def test_all_that_it_wrote_are_log_lines(run: Run) -> None:
+    """No stack trace of a thread, no warning of a library among them, whatever was killed."""
+    assert list(wrong_lines(run.chain.log)) == []
 
 
 def test_make_observe_stops_with_everything_it_started(run: Run, tmp_path: Path) -> None:
