@@ -27,6 +27,7 @@ from app.api import (
     sockets,
     tasks,
 )
+from app.api import conversations as conversations_api
 from app.api import streams as streams_api
 from app.api.context import Context
 from app.api.versions import VERSIONS
@@ -172,7 +173,7 @@ def _include_routes(app: FastAPI) -> None:
         app.include_router(surface.router)
     parts = (streams_api.router, streams_api.ticketed, tasks.router, tasks.ticketed, auth.router, auth.public)
     for version in VERSIONS:
-        for router in (native.ticketed, sockets.router, *parts):
+        for router in (native.ticketed, sockets.router, conversations_api.router, *parts):
             app.include_router(router, prefix=version)
     app.include_router(sockets.router)  # a path of older clients
     docs.mount_assets(app)

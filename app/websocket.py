@@ -85,6 +85,11 @@ class SluiceWebSocket(WebSocketsSansIOProtocol):
     def shutdown(self) -> None:
         """The worker begins to stop: its drain has the app end each socket in its own time, behind a word of why."""
 
+    async def send(self, message: Any) -> None:
+        await super().send(message)
+        if self.initial_response is not None and self.close_sent:
+            self.handshake_complete = True  # refused, which the stock protocol logs as a defect of the app
+
     def send_receive_event_to_app(self) -> None:
         if self.curr_msg_data_type == "text":
             try:

@@ -131,6 +131,21 @@ class ErrorAnswer(BaseModel):
     error: ErrorDetail
 
 
+class ConversationMessage(BaseModel):
+    """What one side said."""
+
+    role: Literal["user", "assistant"] = Field(examples=["user"])
+    content: str = Field(examples=["Good morning!"])
+
+
+class ConversationAnswer(BaseModel):
+    """What is kept of a conversation."""
+
+    conversation_id: str = Field(examples=["about-the-sky"])
+    messages: list[ConversationMessage] = Field(description="The oldest first.")
+    stream_id: str | None = Field(None, description="The stream that answers the newest message just now.")
+
+
 class StatusAnswer(BaseModel):
     """How far a stream is."""
 

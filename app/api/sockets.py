@@ -71,7 +71,8 @@ async def _admitted(websocket: WebSocket, openings: tuple[TicketKind, ...], conv
     """
     ctx = context(websocket)
     check_origin(websocket.headers, ctx.origins)
-    if ctx.streams.draining or ctx.streams.pod_draining():
+    # A worker that stops alone still takes what comes on connections that NGINX had open, and sends it on soon.
+    if ctx.streams.released or ctx.streams.pod_draining():
         raise Draining("The server is shutting down.", retry_after_seconds=1)
     if conversation_id is not None and not CONVERSATION_ID.fullmatch(conversation_id):
         raise InvalidRequest("A conversation's name is 1 to 64 letters, digits, dots, underscores and hyphens.")

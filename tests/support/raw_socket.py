@@ -4,6 +4,7 @@ import json
 import os
 import socket
 import struct
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -34,15 +35,27 @@ def close(code: int, reason: bytes = b"") -> bytes:
 
 
 class RawSocket:
-    """An open socket; `headers` are added to the handshake's."""
+    """An open socket.
 
-    def __init__(self, url: str, path: str, **headers: str) -> None:
-        parts = urlsplit(url)
-        self._connection = socket.create_connection((parts.hostname, parts.port), SECONDS_MAX)
+    Args:
+        target: a URL's origin, or the path of a worker's Unix socket.
+        headers: are added to the handshake's.
+    """
+
+    def __init__(self, target: str | Path, path: str, **headers: str) -> None:
+        if isinstance(target, Path):
+            host = "localhost"
+            self._connection = socket.socket(socket.AF_UNIX)
+            self._connection.settimeout(SECONDS_MAX)
+            self._connection.connect(str(target))
+        else:
+            parts = urlsplit(target)
+            host = parts.netloc
+            self._connection = socket.create_connection((parts.hostname, parts.port), SECONDS_MAX)
         self._buffer = bytearray()
         lines = [
             f"GET {path} HTTP/1.1",
-            f"Host: {parts.netloc}",
+            f"Host: {host}",
             "Upgrade: websocket",
             "Connection: Upgrade",
             "Sec-WebSocket-Version: 13",

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from urllib.request import Request, urlopen
 
 import msgspec
 import pytest
@@ -27,7 +28,7 @@ def upstream() -> Iterator[ScriptedUpstream]:
 def server(tmp_path_factory: pytest.TempPathFactory, upstream: ScriptedUpstream) -> Iterator[Gunicorn]:
     folder = tmp_path_factory.mktemp("conversations")
     config = folder / "models.json"
-    names = ("says", "slow", "fails", "keyed")
+    names = ("kept", "says", "slow", "fails", "keyed")
     targets = {name: [{"provider": "openai", "base_url": upstream.base_url, "model": name}] for name in names}
     config.write_text(msgspec.json.encode({"models": targets}).decode())
     keys = ApiKeys(folder, alice="pro", bob="pro")
@@ -40,6 +41,12 @@ def say(server: Gunicorn, model: str, message: str, who: str = "alice", **more: 
     headers = {name: more.pop(name) for name in ("Idempotency_Key",) if name in more}
     body = {name: value for name, value in body.items() if name not in headers}
     return ask(server.url, PATH, body, **headers, Authorization=f"Bearer {key_of(who)}")
+
+
+def forget(server: Gunicorn, path: str, headers: dict[str, str]) -> int:
+    request = Request(server.url + path, headers=headers, method="DELETE")
+    with urlopen(request, timeout=20) as answer:
+        return int(answer.status)
 
 
 def told(upstream: ScriptedUpstream, model: str) -> list[str]:
@@ -93,6 +100,26 @@ def test_who_asks_again_with_his_key_joins_his_turn_while_it_runs_and_afterwards
     assert say(server, "keyed", "other", Idempotency_Key="k1").status == 422
     say(server, "keyed", "two")
     assert told(upstream, "keyed")[::2] == ["one", "two"]
+
+
+def test_a_conversation_is_looked_at_and_forgotten_by_its_owner_alone(
+    server: Gunicorn, upstream: ScriptedUpstream
+) -> None:
+    upstream.script("kept", Script(tokens=["a ", "b"]))
+    say(server, "kept", "one")
+    alice, bob = ({"Authorization": f"Bearer {key_of(who)}"} for who in ("alice", "bob"))
+    path = "/api/v1/conversations/about-kept"
+    found = ask(server.url, path, **alice)
+    assert [(each["role"], each["content"]) for each in found.json["messages"]] == [
+        ("user", "one"),
+        ("assistant", "a b"),
+    ]
+    assert forget(server, path, bob) == 204
+    assert [ask(server.url, path, **who).status for who in (alice, bob, {})] == [200, 404, 401]
+    assert forget(server, path, alice) == 204
+    assert ask(server.url, path, **alice).status == 404
+    say(server, "kept", "two")
+    assert told(upstream, "kept") == ["two"]
 
 
 def test_a_name_that_is_none_is_refused(server: Gunicorn) -> None:

@@ -120,17 +120,17 @@ def test_who_is_wrong_all_the_time_is_shown_the_door(server: Gunicorn) -> None:
         assert client.close_code() == 1008
 
 
-def test_nothing_is_compressed_and_no_fault_of_a_client_fills_the_log(server: Gunicorn) -> None:
+def test_nothing_is_compressed_and_no_address_is_logged(server: Gunicorn) -> None:
     offered = {"Sec_WebSocket_Extensions": "permessage-deflate; client_max_window_bits"}
     with RawSocket(server.url, f"{PATH}?a=canary-in-an-address", **offered) as client:
         assert (client.status, "sec-websocket-extensions" in client.head) == (101, False)
         assert "x-request-id" in client.head
-    assert "Traceback" not in server.log
     assert "canary" not in server.log
 
 
-def test_what_is_no_handshake_is_refused(server: Gunicorn) -> None:
+def test_what_is_no_handshake_is_refused_and_no_fault_of_a_client_fills_the_log(server: Gunicorn) -> None:
     with RawSocket(server.url, "/api/v1/ws/none") as client:
         assert client.status in (403, 404)
     with RawSocket(server.url, "/api/v1/ws/chat/a%20b") as client:
         assert client.status == 400
+    assert '"level":"error"' not in server.log

@@ -7,6 +7,7 @@ import pytest_asyncio
 
 from app.errors import LogUnavailable
 from app.events import Token
+from app.streams.connection import Connection
 from app.streams.follower import Follower
 from app.streams.memory_log import MemoryLog
 from tests.support.asgi import Peer, until
@@ -86,3 +87,30 @@ async def test_what_was_said_before_the_deadline_is_still_said(here: Worker) -> 
     here.drain.begin()
     await asyncio.wait_for(served, 2)
     assert [frame.event for frame in peer.frames] == ["token", "token", "done"]
+
+
+async def test_a_connection_that_reads_nothing_is_sent_away_though_readers_stay() -> None:
+    """Of a machine that stops with a log of its own: a socket between two streams would hold it up to its deadline."""
+    async with worker() as here:
+        here.streams.pod_draining = lambda: True
+        connections = [_connection() for _ in range(3)]
+        resting, reading, late = connections
+        here.drain.rest(resting)
+        here.drain.enter(reading, resumable=True)
+        here.drain.begin()
+        await until(lambda: resting.leaving == "drain")
+        assert reading.leaving is None
+        here.drain.leave(reading)
+        here.drain.rest(reading)
+        here.drain.rest(late)
+        await until(lambda: reading.leaving == late.leaving == "drain")
+        assert not here.drain.idle
+        for connection in connections:
+            here.drain.leave(connection)
+            connection.close()
+        assert here.drain.idle
+
+
+def _connection() -> Connection:
+    peer = Peer()
+    return Connection(peer.receive, peer.send, 60, 60)
