@@ -123,7 +123,9 @@ class Entrance:
         self.limiter = Limiter(store, settings.derived_waits()["beat_seconds"])
         self._redis_keys: RedisKeys | None = None
         if settings.api_keys_in_redis:
-            self._redis_keys = await RedisKeys(settings.limits_store_url, catalog.tiers).open()
+            self._redis_keys = await RedisKeys(
+                settings.limits_store_url, catalog.tiers, self.limiter.leave_alone
+            ).open()
         self._passwords = Passwords()
         authenticator = Authenticator(
             _is_closed(settings, catalog),

@@ -18,7 +18,7 @@ from app.limits.memory_counters import MemoryCounters
 
 log = structlog.get_logger(__name__)
 
-# A command of 0.15 s and a little for a busy machine. A request waits no longer, and 0.1 s before for its key at most.
+# A command of 0.15 s and a little for a busy machine. A request waits no longer.
 TAKE_SECONDS_MAX = 0.18
 # A reader sees no pause of this length.
 MORE_SECONDS_MAX = 0.04
@@ -58,6 +58,10 @@ class Limiter:
     def away(self) -> bool:
         """Whether this process counts alone just now."""
         return monotonic() < self._away_until
+
+    def leave_alone(self) -> None:
+        """Somebody else has waited for the store in vain."""
+        self._away_until = monotonic() + AWAY_SECONDS
 
     async def take(self, ask: Ask) -> tuple[Taken, bool]:
         """All that a request takes, or nothing; and whether only this process knows of it."""
@@ -134,7 +138,7 @@ class Limiter:
         if not self.away:
             detail = error.detail if isinstance(error, LogUnavailable) else "no answer in time"
             log.warning("limits store unavailable, counting alone", detail=detail or str(error))
-        self._away_until = monotonic() + AWAY_SECONDS
+        self.leave_alone()
 
     async def aclose(self) -> None:
         """Give back what is left, and close the store."""

@@ -8,7 +8,7 @@ while Redis is away: an outage locks nobody out who was in.
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from time import monotonic
 from time import time as now
 from typing import Self
@@ -56,9 +56,11 @@ class RedisKeys:
     Args:
         url: see `app.streams.redis.url`.
         tiers: by name; a key of a tier that there is not gets the least.
+        on_silence: told when Redis did not answer, for others who would ask it next: a request waits for it once.
     """
 
-    def __init__(self, url: str, tiers: Mapping[str, Tier]) -> None:
+    def __init__(self, url: str, tiers: Mapping[str, Tier], on_silence: Callable[[], None] = lambda: None) -> None:
+        self._on_silence = on_silence
         self._url = parse_redis_url(url)
         connector = Connector(self._url, COMMAND_SECONDS)
         self._buckets = Buckets(connector, topology_of(connector, COMMAND_SECONDS), COMMAND_SECONDS, CONNECTIONS_MAX)
@@ -94,6 +96,7 @@ class RedisKeys:
         try:
             principal, not_before = await self._look_up(digest.hex())
         except LogUnavailable as error:
+            self._on_silence()
             if known is not None and known[0] is not None and monotonic() - known[2] < AWAY_SECONDS_MAX:
                 return _valid(known[0], known[1])
             log.warning("api keys unavailable", detail=error.detail or error.message)

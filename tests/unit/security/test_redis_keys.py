@@ -8,6 +8,9 @@ from time import monotonic, time
 import pytest
 
 from app.errors import IdentityUnavailable
+from app.limits.account import Ask, Cost, Limit
+from app.limits.limiter import Limiter
+from app.limits.redis_counters import RedisCounters
 from app.security.redis_keys import RedisKeys
 from app.tiers import EXAMPLES
 from tests.support.redis import RedisServer
@@ -91,3 +94,19 @@ async def test_an_outage_locks_nobody_out_who_was_in_and_lets_nobody_in_who_was_
         except IdentityUnavailable:
             assert monotonic() < deadline
             await asyncio.sleep(0.1)
+
+
+async def test_who_waited_in_vain_says_so_to_those_who_would_wait_next(server: RedisServer) -> None:
+    """The limits are in the same Redis: a request that has waited for its key does not wait for them too."""
+    limiter = Limiter(await RedisCounters(server.url).open(), 1.0)
+    made = await RedisKeys(server.url, EXAMPLES, limiter.leave_alone).open()
+    server.stop()
+    with pytest.raises(IdentityUnavailable):
+        await made.find(DIGEST)
+    began = monotonic()
+    _, alone = await limiter.take(Ask("key:acme", (Cost(Limit("generate/60", 60_000, 3)),)))
+    assert alone
+    assert monotonic() - began < 0.1
+    server.cont()
+    await made.aclose()
+    await limiter.aclose()
