@@ -62,6 +62,7 @@ class Pod:
     def identity(self, age: int) -> "Identity":
         """Of the worker that is about to be forked; `age` is Gunicorn's number of it."""
         self._retiring[age % WORKERS_MAX] = 0
+        self.set_active(age, 0)
         return Identity(self._owner(age), self, age)
 
     def dead_since(self, count: int) -> tuple[int, list[str]]:

@@ -8,7 +8,7 @@ from tests.support.server import AppServer
 
 CONFIG = Path(__file__).with_name("schemathesis.toml")
 # Of asking; a slower machine asks less. Starting and loading come on top.
-ASKING_SECONDS = 40
+ASKING_SECONDS = 25
 RUN_SECONDS_MAX = 300
 SECONDS = {
     "SLUICE_STREAM_SECONDS_MAX": "0.3",  # whatever is asked for
