@@ -6,6 +6,8 @@ SHELL := /bin/sh
 .NOTPARALLEL:
 
 PYTHON := .venv/bin/python
+# Tests wait more than they work. More than this, and on two cores they wait for each other.
+PROCESSES ?= 3
 # Each names a lock that is installed; made again when the lock changes.
 RUNTIME := .venv/installed-requirements
 DEVELOPMENT := .venv/installed-requirements-dev
@@ -27,7 +29,7 @@ observe: $(RUNTIME) ## Run Prometheus and Alertmanager with our rules, beside wh
 test: $(DEVELOPMENT) ## Run every test; installs the programs they need where it can (ARGS="-k name" for some)
 	@scripts/install-system-packages.sh
 	@scripts/newer-nginx.sh
-	$(PYTHON) -m pytest $(ARGS)
+	$(PYTHON) -m pytest --numprocesses $(PROCESSES) --dist loadfile $(ARGS)
 
 soak: $(DEVELOPMENT) ## Run the long variants, about 15 minutes, and write what they saw to tests/soak/RESULTS.md
 	@scripts/install-system-packages.sh
