@@ -1,5 +1,5 @@
 #!/bin/sh
-# Writes both locks from pyproject.toml. Versions that are locked stay unless they no longer fit, or --upgrade is given.
+# Writes the locks: two from pyproject.toml, and that of the load tests' image. Versions that are locked stay unless they no longer fit, or --upgrade is given.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -18,3 +18,4 @@ compile() {
 
 compile pyproject.toml --extra run --output-file requirements.lock "$@"
 compile pyproject.toml --extra dev --output-file requirements-dev.lock "$@"
+compile loadtests/requirements.in --constraint requirements-dev.lock --output-file loadtests/requirements.lock "$@"

@@ -19,6 +19,7 @@ from tests.support.chain import free_port
 from tests.support.gunicorn import Gunicorn
 
 ANY_CORE = max(os.sched_getaffinity(0))
+WARM_UP_SECONDS = 3.0
 
 
 @pytest.mark.soak
@@ -51,8 +52,11 @@ def test_locust_sees_what_the_generator_in_c_sees(tmp_path: Path) -> None:
 
     assert figures.errors() == {}
     assert run.outcomes("OpenAI chat") == {"finished"}, run.output
-    first = [record["first_token_ms"] - record["scheduled_ms"] for record in run.records]
-    gaps = [gap for record in run.records for gap in record["gaps_ms"]]
+    # The generator in C leaves out its first seconds, and so must this: Locust is busy with starting its users.
+    begin = min(record["scheduled_ms"] for record in run.records) + 1000 * WARM_UP_SECONDS
+    steady = [record for record in run.records if record["scheduled_ms"] >= begin]
+    first = [record["first_token_ms"] - record["scheduled_ms"] for record in steady]
+    gaps = [gap for record in steady for gap in record["gaps_ms"]]
     pairs = [
         (50, figures.gap_ms.p50, gaps),
         (99, figures.gap_ms.p99, gaps),

@@ -177,8 +177,9 @@ OF_PODS: dict[str, Check] = {
         "stays for ever",
     ),
     "mismatching-selector": _when(
+        # A Job is given a selector of its own.
         lambda workload, _: (
-            not workload["spec"]["selector"]["matchLabels"].items()
+            not workload["spec"].get("selector", {}).get("matchLabels", {}).items()
             <= workload["spec"]["template"]["metadata"]["labels"].items()
         ),
         "does not select its own pods",

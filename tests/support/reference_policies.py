@@ -134,7 +134,7 @@ def dangling_route(manifests: Manifests) -> Findings:
 
 
 def budgets(manifests: Manifests) -> Findings:
-    """pdb-max-unavailable, pdb-min-available, pdb-unhealthy-pod-eviction-policy, and one for every workload."""
+    """pdb-max-unavailable, pdb-min-available, pdb-unhealthy-pod-eviction-policy, and one for all that is to stay."""
     found = of_kind(manifests, "PodDisruptionBudget")
     for budget in found:
         spec = budget["spec"]
@@ -143,6 +143,8 @@ def budgets(manifests: Manifests) -> Findings:
         if spec.get("unhealthyPodEvictionPolicy") != "AlwaysAllow":
             yield f"{name_of(budget)} protects pods that serve nobody"
     for workload in workloads(manifests):
+        if workload["kind"] == "Job":  # it ends by itself, and nobody is without it
+            continue
         if sum(workload in selected(manifests, budget["spec"]["selector"]) for budget in found) != 1:
             yield f"{name_of(workload)} has not exactly one budget"
 
