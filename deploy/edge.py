@@ -101,7 +101,7 @@ def values(settings: Settings, **placed: Any) -> dict[str, str]:
         raise SettingsError(f"SLUICE_SERVER_NAMES: should be names of hosts (it is {settings.server_names!r})")
     return nginx_config.values(
         waits=ledger() | settings.derived_waits(),
-        streams_max=settings.edge_streams_max or streams_max(settings.workers),
+        streams_max=settings.edge_streams_max or streams_max(settings),
         client_streams_max=settings.client_streams_max,
         client_requests_per_second=settings.client_requests_per_second,
         server_names=settings.server_names,
@@ -110,10 +110,11 @@ def values(settings: Settings, **placed: Any) -> dict[str, str]:
     )
 
 
-def streams_max(workers: int) -> int:
-    """What that many workers' NGINX lets through: by the number that was measured."""
+def streams_max(settings: Settings) -> int:
+    """What NGINX lets through where nothing was said: what the workers admit, times what capacity.json says."""
     found = capacity()
-    return math.ceil(found.nginx_streams_max / found.workers_per_pod * workers)
+    factor = found.nginx_streams_max / (found.admission_streams_per_worker * found.workers_per_pod)
+    return math.ceil(factor * settings.streams_max * settings.workers)
 
 
 def url(settings: Settings) -> str:

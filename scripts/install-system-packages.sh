@@ -6,7 +6,7 @@ set -u
 
 # Package and the program it brings; a program that is there is never replaced.
 packages='nginx-light:nginx redis-server:redis-server chromium:chromium chromium-driver:chromedriver nodejs:node
-curl:curl procps:ps iproute2:ss build-essential:gcc systemd:systemd-analyze slowhttptest:slowhttptest
+curl:curl procps:ps iproute2:ss build-essential:gcc systemd:systemd-analyze slowhttptest:slowhttptest gettext-base:envsubst
 prometheus:prometheus prometheus-alertmanager:prometheus-alertmanager buildah:buildah mmdebstrap:mmdebstrap'
 
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin

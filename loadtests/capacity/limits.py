@@ -8,9 +8,9 @@ WORKERS_PER_POD = 2
 GROWTH_PER_MINUTE = 0.33
 # Until a new pod takes load: scrape 15 s, rule 15 s, the autoscaler's turn 15 s, and image, start and probe 30 s.
 READY_SECONDS = 75.0
-# What NGINX lets through beyond admission: readers that come back, and those whose answer is admission's 503 with its
-# Retry-After, which is better than NGINX's.
-NGINX_FACTOR = 1.25
+# What NGINX lets through beyond what is admitted: half as many that wait for a place (app/main.py), readers that come
+# back, and those whose answer is admission's 503 with its Retry-After, which is better than NGINX's.
+NGINX_FACTOR = 2.0
 
 
 def utilisation_target(growth_per_minute: float = GROWTH_PER_MINUTE, ready_seconds: float = READY_SECONDS) -> float:

@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -117,10 +118,8 @@ def test_nginx_accepts_what_a_pod_writes(prefix: Path) -> None:
     conf = load(prefix / "nginx.conf")
     assert conf.one("worker_processes") == "3"
     assert conf.only("http").one("access_log") == "/dev/stdout sluice"
-    # 1.25 times what three workers carry.
     found = locations(server(conf, LISTEN))["/api"].all("limit_conn")
-    assert ["sluice_streams", str(edge.streams_max(3))] in found
-    assert edge.streams_max(capacity().workers_per_pod) == capacity().nginx_streams_max
+    assert ["sluice_streams", str(edge.streams_max(settings))] in found
     check(build_named("newer"), prefix)
 
 
@@ -217,6 +216,14 @@ def test_a_location_that_generates_or_streams_is_limited(routes: dict[str, Direc
     location = routes[path]
     assert sorted(location.all("limit_conn")) == [["sluice_client_streams", "40"], ["sluice_streams", "960"]]
     assert "nodelay" in location.one("limit_req"), "a delay would be a slow first token"
+
+
+@pytest.mark.parametrize("streams_max", [1, 384, 5000])
+def test_admission_speaks_before_nginx_does(streams_max: int) -> None:
+    """Its 503 says when there will be room, NGINX's 429 does not. Half as many as it admits wait for a place."""
+    settings = Settings(workers=2, streams_max=streams_max)
+    assert edge.streams_max(settings) >= 1.5 * streams_max * settings.workers
+    assert edge.streams_max(Settings(workers=capacity().workers_per_pod)) == capacity().nginx_streams_max
 
 
 def test_probes_are_never_limited(routes: dict[str, Directive]) -> None:
@@ -344,6 +351,26 @@ def test_templates_leave_no_variable_to_a_template_engine(prefix: Path) -> None:
         assert set(nginx_config.PLACEHOLDER.findall(text)) <= known, template.name
         left = set(re.findall(r"\$(\w+)", re.sub(r"#.*", "", nginx_config.PLACEHOLDER.sub("", text))))
         assert {name for name in left if not name.startswith("sluice_")} <= {"server_name", "https"}, template.name
+
+
+@pytest.mark.skipif(
+    shutil.which("envsubst") is None, reason="envsubst is missing (Debian: apt-get install gettext-base)"
+)
+def test_the_official_image_s_envsubst_makes_the_same_of_them(prefix: Path) -> None:
+    """As its entrypoint calls it, with all that the environment defines."""
+    tls = nginx_config.tls_values(NEWEST, listen=LISTEN_TLS, port=8443, certificate=prefix, key=prefix)
+    values = tls | nginx_config.values(
+        listen=LISTEN, sockets=[prefix], waits=ledger(), streams_max=9, ops_listen=[LISTEN_OPS], proxies=["10.0.0.0/8"]
+    )
+    # Names that NGINX has too are in the environment of many containers.
+    environment = values | {"PATH": os.environ["PATH"], "host": "wrong", "https": "wrong", "request_uri": "wrong"}
+    names = " ".join(f"${{{name}}}" for name in environment if name.startswith("SLUICE_"))
+    chosen = nginx_config.options(hosts=True, tls=True, http3=True)
+    for template in nginx_config.templates(chosen).values():
+        result = subprocess.run(
+            ["envsubst", names], input=template.read_text(), env=environment, capture_output=True, text=True, timeout=30
+        )
+        assert result.stdout == nginx_config.fill_in(template.read_text(), values), template.name
 
 
 def test_an_option_takes_the_place_of_a_template_of_its_name() -> None:
