@@ -84,10 +84,10 @@ def _waiting() -> list[Builder[Panel]]:
             span=THIRD,
         ),
         graph(
-            "Refused",
-            "By the error's code.",
+            "Found no place, by cause",
+            "Each got 503 with a time to come back.",
             "reqps",
-            Query(total(rate("sluice_refused_total"), "reason"), "{{reason}}"),
+            Query(total(rate("sluice_admission_shed_total"), "cause"), "{{cause}}"),
             span=THIRD,
             stacked=True,
         ),
