@@ -82,6 +82,9 @@ compare: $(DEVELOPMENT) ## Measure Sluice beside NGINX alone, plain Uvicorn and 
 plan: $(DEVELOPMENT) ## What a number of streams takes: pods, limits, Redis (STREAMS=5000, GROWTH=0.33 a minute)
 	@$(PYTHON) -m loadtests.capacity.plan --streams $(or $(STREAMS),1000) $(if $(GROWTH),--growth $(GROWTH))
 
+pin-images: $(DEVELOPMENT) ## Add digests to the tags of images, where a registry can be reached (needs skopeo)
+	$(PYTHON) -m scripts.pin_images
+
 k8s-verify: $(DEVELOPMENT) ## Roll the dev overlay under streams in a cluster (CONTEXT=name, ARGS=--dry-run to see the commands)
 	$(PYTHON) -m scripts.kubernetes_verify --context "$(CONTEXT)" $(ARGS)
 
@@ -95,4 +98,4 @@ clean: ## Remove what was made here, except the virtual environment
 $(RUNTIME) $(DEVELOPMENT): .venv/installed-%: %.lock
 	@scripts/setup.sh $< $@
 
-.PHONY: help setup run serve observe test soak interop check lint types imports generated generate format lock faults bench capacity compare plan k8s-verify examples clean
+.PHONY: help setup run serve observe test soak interop check lint types imports generated generate format lock faults bench capacity compare plan pin-images k8s-verify examples clean

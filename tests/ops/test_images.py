@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import re
 import signal
 import socket
 import subprocess
@@ -135,5 +136,7 @@ def test_the_image_holds_what_runs_and_nothing_else(images: Images) -> None:
     assert {"gunicorn", "fastapi", "uvloop"} <= packages
     assert not packages & {"pip", "pytest", "mypy"}
     sources = {path.relative_to(root) for path in (root / "opt").rglob("*.py")}
-    compiled = {path.parent.parent / f"{path.name.split('.')[0]}.py" for path in (root / "opt").rglob("*.pyc")}
+    compiled = {
+        path.parent.parent / re.sub(r"\.cpython-\d+\.pyc$", ".py", path.name) for path in (root / "opt").rglob("*.pyc")
+    }
     assert {root / source for source in sources} <= compiled

@@ -153,6 +153,8 @@ def run_in(
         **environment,
     }
     with log.open("ab") as output:
+        # NGINX opens it anew, as the user that it is; a runtime gives a container's output to that user.
+        log.chmod(0o666)
         return subprocess.Popen(
             ["unshare", "--mount", "sh", "-c", ENTER, "enter", str(root), *command],
             env=environment,
