@@ -15,6 +15,7 @@ import pytest
 from tests.support.api_keys import ApiKeys
 from tests.support.call import Call, ask
 from tests.support.chain import Chain
+from tests.support.gunicorn import Gunicorn
 from tests.support.workers import pid_behind, sockets, until_replaced
 
 PACE = {"tokens": 10, "tokens_per_second": 20, "first_token_ms": 0, "seed": 3}
@@ -159,16 +160,16 @@ def test_a_task_is_its_callers_own_and_counts_each_of_its_prompts(tmp_path: Path
     tiers = {"free": {"requests_per_minute": 5}, "pro": {}}
     config.write_text(json.dumps({"models": {"simulator": [{"provider": "simulator"}]}, "tiers": tiers}))
     keys = ApiKeys(tmp_path, alice="free", bob="pro")
-    with Chain(keys.environment | {"SLUICE_CONFIG": str(config)}, workers=1) as chain:
+    with Gunicorn(keys.environment | {"SLUICE_CONFIG": str(config)}) as server:
         alice, bob = keys.headers("alice"), keys.headers("bob")
-        assert ask(chain.url, PATH, body(1)).status == 401
-        path = begin(chain.url, body(4, **FAST), **alice).headers["location"]
+        assert ask(server.url, PATH, body(1)).status == 401
+        path = begin(server.url, body(4, **FAST), **alice).headers["location"]
         for other in ({}, bob):
             for read in (path, f"{path}/events"):
-                assert ask(chain.url, read, **other).status == (404 if other else 401)
-            assert delete(chain.url, path, **other) == (404 if other else 401)
-        assert ask(chain.url, path, **alice).status == 200
-        assert ask(chain.url, PATH, body(2, **FAST), **alice).status == 429
-        assert ask(chain.url, PATH, body(1, **FAST), **alice).status == 202
-        assert ask(chain.url, PATH, body(6, **FAST), **alice).json["error"]["code"] == "limit_exceeded"
-        assert begin(chain.url, body(50, **FAST), **bob).json["total"] == 50
+                assert ask(server.url, read, **other).status == (404 if other else 401)
+            assert delete(server.url, path, **other) == (404 if other else 401)
+        assert ask(server.url, path, **alice).status == 200
+        assert ask(server.url, PATH, body(2, **FAST), **alice).status == 429
+        assert ask(server.url, PATH, body(1, **FAST), **alice).status == 202
+        assert ask(server.url, PATH, body(6, **FAST), **alice).json["error"]["code"] == "limit_exceeded"
+        assert begin(server.url, body(50, **FAST), **bob).json["total"] == 50

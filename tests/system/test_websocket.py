@@ -29,7 +29,6 @@ FAST = {"tokens": 5, "tokens_per_second": 0, "first_token_ms": 0}
 
 @pytest.fixture(scope="module")
 def chain() -> Iterator[Chain]:
-    """On Redis; the browser's is on LMDB."""
     with RedisServer() as server, Chain({"SLUICE_STREAM_LOG": server.url} | SHORT) as running:
         yield running
 
@@ -198,19 +197,20 @@ CLIENT = """
 """
 
 
-def test_a_browser_chats_and_comes_back_with_its_id(browser: Browser) -> None:
-    with Chain() as chain:
-        browser.open(f"{chain.url}/playground")  # whose policy lets it connect
-        url = f"ws{chain.url.removeprefix('http')}{chat()}"
-        browser.run(CLIENT, url, {"type": "message", "message": "Hello", "simulator": PACE | {"tokens": 120}})
-        browser.wait_for("heard.length > 20")
-        os.kill(producing_worker(chain), signal.SIGTERM)
-        browser.wait_for("heard.some(({ type }) => type === 'end')")
-        heard = list(browser.run("return heard"))
-        assert text_of(heard) == whole(chain, PACE | {"tokens": 120})
-        assert "drain" in [message.get("reason") for message in heard]
-        assert browser.run("return codes[0]") == 1012
-        # What a page is refused, it sees as an end without a reason.
-        browser.open("data:text/html,x")
-        browser.run(CLIENT, url, {"type": "ping"})
-        assert browser.wait_for("codes[0]") == 1006
+def test_a_browser_chats_and_comes_back_with_its_id(browser: Browser, chain: Chain) -> None:
+    until_replaced(chain, set())
+    until(lambda: sum(all_active_streams(chain)) == 0, 20, "the other tests' streams are over")
+    browser.open(f"{chain.url}/playground")  # whose policy lets it connect
+    url = f"ws{chain.url.removeprefix('http')}{chat()}"
+    browser.run(CLIENT, url, {"type": "message", "message": "Hello", "simulator": PACE | {"tokens": 120}})
+    browser.wait_for("heard.length > 20")
+    os.kill(producing_worker(chain), signal.SIGTERM)
+    browser.wait_for("heard.some(({ type }) => type === 'end')")
+    heard = list(browser.run("return heard"))
+    assert text_of(heard) == whole(chain, PACE | {"tokens": 120})
+    assert "drain" in [message.get("reason") for message in heard]
+    assert browser.run("return codes[0]") == 1012
+    # What a page is refused, it sees as an end without a reason.
+    browser.open("data:text/html,x")
+    browser.run(CLIENT, url, {"type": "ping"})
+    assert browser.wait_for("codes[0]") == 1006
