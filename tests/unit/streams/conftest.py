@@ -9,6 +9,11 @@ import structlog
 @pytest.fixture(autouse=True, scope="package")
 def plain_logs() -> Iterator[None]:
     before = structlog.get_config()
-    structlog.configure(processors=[structlog.processors.format_exc_info, structlog.processors.KeyValueRenderer()])
+    structlog.configure(
+        processors=[structlog.processors.format_exc_info, structlog.processors.KeyValueRenderer()],
+        # Another test of this process may have made an app, whose writer takes bytes.
+        logger_factory=structlog.PrintLoggerFactory(),
+        cache_logger_on_first_use=False,
+    )
     yield
     structlog.configure(**before)
