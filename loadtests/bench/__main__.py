@@ -11,7 +11,7 @@ from loadtests.bench.measurement import Bench, Row
 from loadtests.bench.processes import REPOSITORY, choose_cores
 from loadtests.bench.report import write
 from loadtests.bench.surfaces import SURFACES
-from loadtests.bench.systems import SYSTEMS
+from loadtests.bench.systems import ASKED_FOR, SYSTEMS
 from loadtests.bench.verdict import broken_limits, faults
 
 # Where the tables are left, and the gateways' logs in a folder beside them.
@@ -43,7 +43,8 @@ def read_options(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--tokens", type=int, default=100, help="tokens a stream, before it is reopened")
     parser.add_argument("--seconds", type=float, default=15.0, help="length of a row's window")
     parser.add_argument("--surface", choices=SURFACES, default="openai", help="which route is measured")
-    parser.add_argument("--only", choices=SYSTEMS, nargs="+", default=list(SYSTEMS), help="which rows")
+    usual = [name for name in SYSTEMS if name not in ASKED_FOR]
+    parser.add_argument("--only", choices=SYSTEMS, nargs="+", default=usual, help="which rows")
     parser.add_argument("--assert", dest="check", action="store_true", help="fail when a limit is broken")
     options = parser.parse_args(words)
     if min(*options.streams, options.tokens, options.seconds) <= 0 or not 1 <= options.rate <= 1000:

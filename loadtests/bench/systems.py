@@ -1,4 +1,4 @@
-"""What is measured: the origin without a gateway, Sluice alone, Sluice behind NGINX. Each is started for one row."""
+"""What is measured: the origin without a gateway, Sluice alone and behind NGINX. Each is started for one row."""
 
 import contextlib
 import os
@@ -14,6 +14,7 @@ from loadtests.bench.ports import free_ports, wait_until_answers
 from loadtests.bench.processes import REPOSITORY, Cores, started
 from loadtests.bench.procfs import Procfs
 from loadtests.bench.surfaces import MODEL
+from tests.support.collector import Collector
 
 NOTHING_THERE = 404  # what the origin says to a GET
 # What the last measurement put a limit to must not limit the next.
@@ -72,11 +73,28 @@ def no_gateway(_: Site, origin_port: int) -> Iterator[System]:
 @contextlib.contextmanager
 def sluice(site: Site, origin_port: int) -> Iterator[System]:
     """Gunicorn with one worker on a TCP port, as `make serve` runs it."""
-    port, metrics_port = free_ports(2)
-    command = [str(Path(sys.executable).parent / "gunicorn"), "-c", "deploy/gunicorn.conf.py"]
-    environment = _environment(site, origin_port, metrics_port) | {"SLUICE_BIND": f"127.0.0.1:{port}"}
-    with _gateway(site, command, environment, port) as process:
-        yield System(port, process.pid)
+    with _alone(site, origin_port, {}) as system:
+        yield system
+
+
+@contextlib.contextmanager
+def sluice_unseen(site: Site, origin_port: int) -> Iterator[System]:
+    """The same without figures and lines: what these cost is the difference, in one run."""
+    more = {
+        "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'tests' / 'support' / 'inside'}",
+        "SLUICE_TEST_HOME": str(REPOSITORY),
+        "SLUICE_TEST_SABOTAGE": "loadtests.bench.unseen:remove",
+        "SLUICE_LOG_LEVEL": "error",
+    }
+    with _alone(site, origin_port, more) as system:
+        yield system
+
+
+@contextlib.contextmanager
+def sluice_traced(site: Site, origin_port: int) -> Iterator[System]:
+    """The same with every request traced, and a collector that takes the spans."""
+    with Collector() as collector, _alone(site, origin_port, collector.env) as system:
+        yield system
 
 
 @contextlib.contextmanager
@@ -93,7 +111,20 @@ SYSTEMS: dict[str, tuple[str, Start]] = {
     "origin": ("origin, no gateway", no_gateway),
     "sluice": ("Sluice", sluice),
     "nginx": ("Sluice behind NGINX", sluice_behind_nginx),
+    "unseen": ("Sluice, no figures or lines", sluice_unseen),
+    "traced": ("Sluice, traced", sluice_traced),
 }
+# Those that are only measured where they are asked for.
+ASKED_FOR = ("unseen", "traced")
+
+
+@contextlib.contextmanager
+def _alone(site: Site, origin_port: int, more: Mapping[str, str]) -> Iterator[System]:
+    port, metrics_port = free_ports(2)
+    command = [str(Path(sys.executable).parent / "gunicorn"), "-c", "deploy/gunicorn.conf.py"]
+    own = _environment(site, origin_port, metrics_port) | {"SLUICE_BIND": f"127.0.0.1:{port}"}
+    with _gateway(site, command, {**own, **more}, port) as process:
+        yield System(port, process.pid)
 
 
 @contextlib.contextmanager
