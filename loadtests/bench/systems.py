@@ -17,9 +17,9 @@ from loadtests.bench.surfaces import MODEL
 from tests.support.collector import Collector
 
 NOTHING_THERE = 404  # what the origin says to a GET
-# What the last measurement put a limit to must not limit the next.
-UNLIMITED = {"SLUICE_STREAMS_MAX": "100000", "SLUICE_EDGE_STREAMS_MAX": "100000"}
-UPSTREAM_STREAMS_MAX = 100_000
+# What the last measurement put a limit to must not limit the next. NGINX takes no larger one.
+STREAMS_MAX = 65_535
+UNLIMITED = {"SLUICE_STREAMS_MAX": str(STREAMS_MAX), "SLUICE_EDGE_STREAMS_MAX": str(STREAMS_MAX)}
 # How a process's command line shows what it is; a word alone could be part of a path.
 MARKS = {"gunicorn": "gunicorn.conf.py", "nginx": "nginx: "}
 
@@ -142,7 +142,7 @@ def _environment(site: Site, origin_port: int, metrics_port: int) -> dict[str, s
     upstream = {
         "provider": "openai",
         "base_url": f"http://127.0.0.1:{origin_port}/v1",
-        "concurrency_max": UPSTREAM_STREAMS_MAX,
+        "concurrency_max": STREAMS_MAX,
     }
     config.write_text(yaml.safe_dump({"models": {MODEL: [upstream]}}))
     return {
