@@ -16,6 +16,8 @@ from app.api.origin import check_origin
 from app.api.socket_session import Session
 from app.errors import Draining, Forbidden, InvalidRequest, SluiceError
 from app.limits.declared import GENERATE, declared, tier_rates
+from app.observability.figures import figures
+from app.observability.metrics import READERS
 from app.security.principal import TicketKind
 
 router = APIRouter(prefix="/ws")
@@ -52,6 +54,7 @@ async def _serve(websocket: WebSocket, openings: tuple[TicketKind, ...], convers
     except WebSocketDisconnect:
         outcome = "client_cancelled"
     finally:
+        figures.add(READERS, 1, outcome)
         log.info(
             "socket",
             path=websocket.scope["path"],
