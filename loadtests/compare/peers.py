@@ -109,4 +109,4 @@ PEERS: dict[str, tuple[str, Start]] = {
 def versions(folder: Path = LITELLM.parent) -> str:
     """Of the peer that has its own environment."""
     found = sorted(folder.parent.glob("lib/python*/site-packages/litellm-*.dist-info"))
-    return found[0].name.split("-")[1] if found else "not installed"
+    return found[0].name.removesuffix(".dist-info").partition("-")[2] if found else "not installed"
