@@ -30,7 +30,13 @@ SURFACES = pytest.mark.parametrize("surface", [NATIVE, OPENAI, ANTHROPIC], ids=l
 
 @pytest.fixture(scope="module")
 def chain() -> Iterator[Chain]:
-    env = {"SLUICE_STREAMS_MAX": str(PLACES), "SLUICE_ADMISSION_SECONDS": str(WAIT_SECONDS)}
+    env = {
+        "SLUICE_STREAMS_MAX": str(PLACES),
+        "SLUICE_ADMISSION_SECONDS": str(WAIT_SECONDS),
+        # NGINX lets through a multiple of so few places, which is less than comes here at a time, all from one client.
+        "SLUICE_EDGE_STREAMS_MAX": "200",
+        "SLUICE_CLIENT_STREAMS_MAX": "200",
+    }
     with Chain(env, workers=1) as running:
         yield running
 
