@@ -39,7 +39,7 @@ def listen(browser: Browser, url: str, *, tokens: int, pace: float) -> None:
     """Read a stream with EventSource, and do nothing about its end."""
     simulator = json.dumps({"seed": 7, "tokens": tokens, "tokens_per_second": pace})
     query = urlencode({"prompt": PROMPT, "model": "simulator", "simulator": simulator})
-    browser.open(f"{url}/livez")  # any page of the origin's
+    browser.open(f"{url}/playground")  # a page of the origin's that may connect to it
     browser.run(OPEN, f"/api/v1/stream?{query}")
 
 
@@ -118,7 +118,7 @@ def test_cut_before_its_first_token_it_joins_by_its_key(browser: Browser, chain:
     simulator = json.dumps({"seed": 7, "tokens": 20, "tokens_per_second": 100, "first_token_ms": 2000})
     query = urlencode({"prompt": PROMPT, "simulator": simulator, "idempotency_key": f"eventsource-{os.getpid()}"})
     with cuttable(chain.port) as way:
-        browser.open(f"{way.url}/livez")
+        browser.open(f"{way.url}/playground")
         browser.run(OPEN, f"/api/v1/stream?{query}")
         time.sleep(1)
         assert way.cut() > 0
