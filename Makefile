@@ -35,7 +35,7 @@ soak: $(DEVELOPMENT) ## Run the long variants, about 25 minutes, write what they
 	@scripts/install-system-packages.sh
 	$(PYTHON) -m pytest -m soak --reruns 0 tests/soak $(ARGS)
 
-interop: $(DEVELOPMENT) ## Try LangChain's and the AI SDK's clients, in environments of their own (needs npm)
+interop: $(DEVELOPMENT) ## Try LangChain's and the AI SDK's clients, llama.cpp and checkov, in environments of their own (needs npm)
 	@scripts/interop-clients.sh
 	$(PYTHON) -m pytest -m interop --reruns 0 tests/interop $(ARGS)
 
