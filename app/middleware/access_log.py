@@ -37,7 +37,7 @@ class AccessLogMiddleware:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                if _JSON in message["headers"]:  # of a stream it would say when it began
+                if _JSON in message.get("headers", ()):  # of a stream it would say when it began
                     spent = f"{monotonic() - started:.4f}".encode()
                     message["headers"] = [*message["headers"], (b"x-process-time", spent)]
             await send(message)

@@ -16,13 +16,13 @@ from app.api.errors import _CODES
 from app.catalog import Model, Upstream
 from app.errors import SluiceError
 from app.issuers import Issuer
-from app.main import create_app
 from app.settings import Settings
 from app.streams import registry, sse
 from app.tiers import Tier
 from app.timeouts import INEQUALITIES, ledger
 from app.version import VERSION
 from scripts.regions import filled
+from tests.support.application import application
 
 HOME = Path(__file__).resolve().parents[2]
 # Folders that tools make, here or in a clone.
@@ -170,7 +170,7 @@ def test_the_routes_are_those_of_the_application() -> None:
     told = {(method, path.split("?")[0]) for method, path in re.findall(r"`(GET|POST|DELETE) ([^`]+)`", table)}
     served = {("GET", "/openapi.json")}
     unsaid = {getattr(route, "path", "") for route in aliases.router.routes}
-    for context in iter_route_contexts(create_app(Settings()).routes):
+    for context in iter_route_contexts(application().routes):
         route = context.original_route
         if isinstance(route, APIRoute) and str(context.path) not in unsaid:
             served |= {(method, re.sub(r":\w+}", "}", str(context.path))) for method in route.methods or ()}

@@ -6,6 +6,7 @@ import random
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from itertools import pairwise
@@ -73,8 +74,13 @@ async def test_damage_under_way_ends_streams_honestly_and_a_new_log_is_made() ->
         assert chain.worker_pids() == pids
 
 
-def test_streams_survive_a_disk_that_is_full(tmp_path: Path) -> None:
+def test_streams_survive_a_disk_that_is_full() -> None:
     """On a file system of its own, which holds all that is written: the log's store, sockets, NGINX's files, output."""
+    with tempfile.TemporaryDirectory(prefix="sluice-", dir="/tmp") as folder:  # sockets have short paths
+        in_a_file_system_of_its_own(Path(folder))
+
+
+def in_a_file_system_of_its_own(tmp_path: Path) -> None:
     mount = f"mount -t tmpfs -o size={DISK_MB}m none {tmp_path}"
     command = f"{mount} && exec {sys.executable} -m tests.system.test_log_damaged {tmp_path}"
     done = subprocess.run(

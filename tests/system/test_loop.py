@@ -13,8 +13,7 @@ from fastapi.routing import iter_route_contexts
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.routing import Mount
 
-from app.main import create_app
-from app.settings import Settings
+from tests.support.application import application
 from tests.support.call import Call, ask, finish_all
 from tests.support.gunicorn import Gunicorn
 from tests.support.models import Models
@@ -58,7 +57,7 @@ def upstream() -> Iterator[ScriptedUpstream]:
 
 @pytest.fixture(scope="module")
 def app() -> FastAPI:
-    return create_app(Settings())
+    return application()
 
 
 @pytest.fixture(scope="module")

@@ -7,10 +7,9 @@ from fastapi.routing import APIRoute, iter_route_contexts
 from app.api.access import Guarded, Ticketed
 from app.limits.account import Limit
 from app.limits.declared import GENERATE, limits_of
-from app.main import create_app
 from app.security.principal import Principal
-from app.settings import Settings
 from app.tiers import Tier
+from tests.support.application import application
 
 # Probes, pages for people with their files, and those who ask for a credential.
 OPEN = {
@@ -23,7 +22,7 @@ OPEN = {
 ENDINGS_THAT_GENERATE = ("/generate", "/chat", "/stream", "/chat/completions", "/messages", "/responses")
 
 
-ALL = [(str(context.path), context.original_route) for context in iter_route_contexts(create_app(Settings()).routes)]
+ALL = [(str(context.path), context.original_route) for context in iter_route_contexts(application().routes)]
 
 
 def test_every_route_that_is_not_for_everybody_asks_who_it_is() -> None:

@@ -10,13 +10,13 @@ from pathlib import Path
 ROOT = Path(__file__).parents[3]
 WALK = """
 import json
-from app.main import create_app
 from starlette.middleware.base import BaseHTTPMiddleware
+from tests.support.application import application
 
 def bases(cls):
     return [base.__name__ for base in cls.__mro__]
 
-app = create_app()
+app = application()
 stack, classes = app.build_middleware_stack(), []
 while stack is not None:
     classes.append((type(stack).__name__, bases(type(stack))))
