@@ -19,7 +19,6 @@ from app.api.schemas import (
     GenerationBody,
     MaxTokens,
     ModelName,
-    Prompt,
     SimulatorBody,
     Temperature,
     UsageAnswer,
@@ -32,6 +31,8 @@ from app.streams.sse import NativeEncoder
 router = APIRouter(prefix="/api/v1", tags=["native"], route_class=Guarded)
 ticketed = APIRouter(tags=["native"], route_class=Ticketed)
 
+# NGINX and the workers take no longer request lines; what is longer goes into a body.
+QUERY_CHARACTERS_MAX = 4_000
 StreamQuery = Annotated[bool | None, Query(description="As `stream` in the body, which it yields to.")]
 Accept = Annotated[str | None, Header(description="`text/event-stream` asks for a stream, if nothing else decides.")]
 
@@ -65,9 +66,9 @@ async def chat(request: Request, body: ChatBody, stream: StreamQuery = None, acc
 @declared.shared_limit(tier_rates, scope=GENERATE)
 async def stream(
     request: Request,
-    prompt: Annotated[Prompt, Query()],
+    prompt: Annotated[str, Query(min_length=1, max_length=QUERY_CHARACTERS_MAX, description="What to answer.")],
     model: Annotated[ModelName | None, Query()] = None,
-    system: Annotated[str | None, Query(max_length=100_000)] = None,
+    system: Annotated[str | None, Query(max_length=QUERY_CHARACTERS_MAX)] = None,
     max_tokens: Annotated[MaxTokens | None, Query()] = None,
     temperature: Annotated[Temperature | None, Query()] = None,
     simulator: Annotated[SimulatorBody | None, Depends(_simulator_query)] = None,
