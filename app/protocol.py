@@ -104,7 +104,8 @@ class SluiceProtocol(HttpToolsProtocol):
 
     def write(self, body: bytes) -> None:
         """See `Wire`. Does what the cycle's `send` does with a piece of a chunked body, without the layers above."""
-        self.transport.write(b"%x\r\n%b\r\n" % (len(body), body))
+        if body:  # an empty chunk would end the body
+            self.transport.write(b"%x\r\n%b\r\n" % (len(body), body))
 
     def end(self, body: bytes, linger_seconds: float) -> None:
         """See `Wire`. The cycle's `send` would first wait for the reader."""

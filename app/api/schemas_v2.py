@@ -114,11 +114,11 @@ class ChatBodyV2(GenerateBodyV2):
 
     @model_validator(mode="after")
     def _conversations_are_of_text(self) -> "ChatBodyV2":
-        if self.conversation_id is None or isinstance(self.input, str):
+        if self.conversation_id is None:
             return self
         if self.options.cache:
             raise ValueError("options.cache: not in a conversation, where no answer is like another")
-        if not all(isinstance(part, TextPart) for part in self.input):
+        if not isinstance(self.input, str) and not all(isinstance(part, TextPart) for part in self.input):
             raise ValueError("input: a conversation keeps text, and nothing else")
         return self
 

@@ -6,6 +6,7 @@ the response time of a streamed request is that of its headers: we read by lines
 
 import itertools
 import random
+from abc import abstractmethod
 from typing import Any, ClassVar
 
 import gevent
@@ -54,9 +55,9 @@ class StreamingUser(FastHttpUser):
         # Its own sequence, so that a run can be repeated whatever the other users do.
         self.random = random.Random(f"{self.options.seed}/{self.scenario}/{next(_NUMBERS)}")  # noqa: S311
 
+    @abstractmethod
     def wish(self) -> Wish:
         """What is asked for next."""
-        raise NotImplementedError
 
     def leaves(self, observation: Observation) -> bool:
         """Whether the client goes away now, in the middle."""

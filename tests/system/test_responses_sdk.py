@@ -89,6 +89,13 @@ def test_a_background_response_cut_in_the_middle_is_resumed_behind_any_number_af
     assert text_of(seen) + text_of(rest) == whole_text(client) == client.responses.retrieve(response_id).output_text
 
 
+def test_a_number_that_was_not_yet_given_is_waited_for(client: openai.OpenAI) -> None:
+    response = client.responses.create(model="simulator", input="Hello", background=True, extra_body=PACED)
+    rest = list(client.responses.retrieve(response.id, stream=True, starting_after=60))
+    assert [event.sequence_number for event in rest] == list(range(61, 61 + len(rest)))
+    assert rest[-1].type == "response.completed"
+
+
 def test_a_background_response_is_polled(client: openai.OpenAI) -> None:
     begun = monotonic()
     response = client.responses.create(model="simulator", input="Hello", background=True, extra_body=PACED)

@@ -156,3 +156,16 @@ def test_both_versions_read_a_stream_under_one_id(url: str) -> None:
     v1, v2 = (ask(url, f"/api/{version}/streams/{stream_id}/status") for version in ("v1", "v2"))
     assert v1.json == v2.json
     assert v1.json["state"] == "done"
+
+
+@pytest.mark.parametrize(
+    ("more", "why"),
+    [
+        ({"options": {"temperature": 0, "cache": True}}, "options.cache: not in a conversation"),
+        ({"input": [{"type": "image", "url": "data:image/png;base64,aGk="}]}, "input: a conversation keeps text"),
+    ],
+)
+def test_what_a_conversation_cannot_keep_is_refused(url: str, more: dict[str, Any], why: str) -> None:
+    refused = ask(url, "/api/v2/chat", {"input": "Hello", "conversation_id": "c-1"} | more)
+    assert refused.status == 422
+    assert why in refused.json["error"]["message"]
