@@ -60,8 +60,8 @@ from app.streams.drain import Drain
 from app.streams.follower import Follower
 from app.streams.keeper import Keeper
 from app.streams.log import Backend, StreamRecord
+from app.streams.reader_response import Terms
 from app.streams.registry import Streams
-from app.streams.response import Terms
 from app.streams.unread import Unread
 from app.version import VERSION
 

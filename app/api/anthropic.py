@@ -8,8 +8,9 @@ from starlette.responses import Response
 from app.api.access import Guarded
 from app.api.anthropic_chat import Chat
 from app.api.anthropic_schemas import MessagesBody
-from app.api.context import Wanted, caller, context, upstream_headers
+from app.api.context import caller, context, upstream_headers
 from app.api.openapi import KEY_HEADER, anthropic_responses
+from app.api.wanted import Wanted
 from app.limits.declared import GENERATE, declared, tier_rates
 from app.providers.base import GenerationRequest
 from app.providers.own_terms import ANTHROPIC_BETA, ANTHROPIC_MARK, original, with_original

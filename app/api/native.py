@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from starlette.responses import Response
 
 from app.api.access import Guarded, Ticketed
-from app.api.context import Wanted, caller, context, upstream_headers
+from app.api.context import caller, context, upstream_headers
 from app.api.openapi import RESUME_HEADERS, native_responses
 from app.api.schemas import (
     ChatBody,
@@ -23,6 +23,7 @@ from app.api.schemas import (
     Temperature,
     UsageAnswer,
 )
+from app.api.wanted import Wanted
 from app.limits.declared import GENERATE, declared, tier_rates
 from app.providers.base import GenerationRequest
 from app.streams.answer import Answer

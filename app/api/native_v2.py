@@ -6,10 +6,11 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from app.api.access import Guarded
-from app.api.context import Wanted, caller, context, upstream_headers
+from app.api.context import caller, context, upstream_headers
 from app.api.native import Accept, StreamQuery, wants_stream
 from app.api.openapi import RESUME_HEADERS, native_responses
 from app.api.schemas_v2 import ChatBodyV2, ContentV2, GenerateAnswerV2, GenerateBodyV2, UsageV2
+from app.api.wanted import Wanted
 from app.limits.declared import GENERATE, declared, tier_rates
 from app.providers.base import GenerationRequest
 from app.streams.answer import Answer

@@ -7,9 +7,10 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from app.api.access import Guarded
-from app.api.context import Ctx, Wanted, caller, context, upstream_headers
+from app.api.context import Ctx, caller, context, upstream_headers
 from app.api.openai_schemas import ChatCompletionBody, ModelCard, ModelList
 from app.api.openapi import KEY_HEADER, openai_errors, openai_responses
+from app.api.wanted import Wanted
 from app.errors import ModelNotFound
 from app.limits.declared import GENERATE, declared, tier_rates
 from app.providers.base import GenerationRequest

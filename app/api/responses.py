@@ -6,11 +6,12 @@ from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import JSONResponse, Response
 
 from app.api.access import Guarded
-from app.api.context import BACKGROUND, Caller, Context, Ctx, Wanted, Who, caller, context, resume, upstream_headers
+from app.api.context import Caller, Context, Ctx, Who, caller, context, resume, upstream_headers
 from app.api.openapi import KEY_HEADER, openai_errors, responses_responses
 from app.api.responses_chat import echo, extra_of, instructed, messages_of, without_instructions
 from app.api.responses_schemas import ResponseAnswer, ResponsesBody
 from app.api.streams import known_id
+from app.api.wanted import BACKGROUND, Wanted
 from app.errors import InvalidRequest, NotFound
 from app.limits.declared import GENERATE, declared, tier_rates
 from app.providers.base import GenerationRequest

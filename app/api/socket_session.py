@@ -9,7 +9,7 @@ import structlog
 from pydantic import ValidationError
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from app.api.context import Caller, Context, Wanted, upstream_headers
+from app.api.context import Caller, Context, upstream_headers
 from app.api.socket_schemas import (
     CLIENT_MESSAGE,
     CancelMessage,
@@ -18,15 +18,17 @@ from app.api.socket_schemas import (
     ResumeMessage,
     SayMessage,
 )
+from app.api.wanted import Wanted
 from app.errors import Busy, InvalidRequest, NotFound, SluiceError
 from app.observability.figures import figures
 from app.observability.metrics import READERS
 from app.providers.base import GenerationRequest
 from app.scope import socket_wire
 from app.streams.connection import ClientGone, ReaderStuck
+from app.streams.delivery import Delivery
 from app.streams.log import START, STREAM_ID, Cursor, format_id, parse_id
 from app.streams.reader import Reader
-from app.streams.response import RETRY_MS, Delivery, Push
+from app.streams.response import RETRY_MS, Push
 from app.streams.sockets import SocketConnection, SocketEncoder, error_message, message
 from app.streams.tail import Entry
 

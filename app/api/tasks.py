@@ -9,11 +9,12 @@ from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
 from app.api.access import Guarded, Ticketed
-from app.api.context import Context, Ctx, Wanted, Who, caller, context, resume, upstream_headers
+from app.api.context import Context, Ctx, Who, caller, context, resume, upstream_headers
 from app.api.openapi import KEY_HEADER, LAST_HEADER, native_errors, task_events
 from app.api.schemas import UsageAnswer
 from app.api.streams import GONE, StreamId, known_id
 from app.api.task_schemas import ItemAnswer, ItemError, TaskAnswer, TaskBody, TaskResult, TaskStatus
+from app.api.wanted import Wanted
 from app.errors import InvalidCursor, NotFound
 from app.events import Failed, Token
 from app.limits.declared import GENERATE, declared, tier_rates

@@ -106,11 +106,19 @@ def left(rig: Rig) -> Seen:
         gone = call.leave()
     entry = rig.first.wait_closed("left")
     seconds = (entry.closed_at or 0) - gone
-    rig.gunicorn.wait_for('"outcome":"cancelled"')
-    lines = [json.loads(line) for line in rig.gunicorn.log.splitlines() if '"generation"' in line and '"left"' in line]
-    counted = [line["output_tokens"] for line in lines]
-    right = 0 <= seconds < 1 and len(lines) == 1 and 2 <= counted[0] <= entry.tokens
+    counted = _counted(rig, "left")
+    right = 0 <= seconds < 1 and len(counted) == 1 and 2 <= counted[0] <= entry.tokens
     return f"upstream closed after {seconds:.2f} s; {counted} tokens accounted, {entry.tokens} sent", right
+
+
+def _counted(rig: Rig, model: str, seconds: float = 10) -> list[int]:
+    """The tokens that the log accounts to each of the model's generations, once it speaks of one."""
+    deadline = time.monotonic() + seconds
+    while True:
+        lines = [line for line in rig.gunicorn.log.splitlines() if '"generation"' in line and f'"{model}"' in line]
+        if lines or time.monotonic() > deadline:
+            return [json.loads(line)["output_tokens"] for line in lines]
+        time.sleep(0.05)
 
 
 def hedged(rig: Rig) -> Seen:

@@ -13,14 +13,16 @@ from app.api.errors import error_body
 from app.events import Event
 from app.providers.base import Provider
 from app.routing.route import Route
+from app.streams.batch_response import BatchResponse
 from app.streams.connection import Connection
 from app.streams.drain import Drain
 from app.streams.follower import Follower
 from app.streams.log import START, Backend, OnDisconnect, StreamRecord
 from app.streams.memory_log import MemoryLog
 from app.streams.reader import Reader
+from app.streams.reader_response import Terms
 from app.streams.registry import Streams
-from app.streams.response import BatchResponse, StreamResponse, Terms
+from app.streams.response import StreamResponse
 from app.streams.sse import Encoder, NativeEncoder
 from app.streams.unread import Unread
 from tests.support.asgi import Peer, no_tasks_left
