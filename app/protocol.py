@@ -5,7 +5,7 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from app.scope import set_wire
+from app.scope import set_wire, unset_wire
 
 # What a reader that is slow may leave in our memory; asyncio's default, stated because uvicorn sets none. The kernel's
 # socket buffer comes on top of it.
@@ -41,6 +41,10 @@ class SluiceProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
         # Uvicorn leaves the timer of one that was reset, and with it all that the connection had, until it fires.
         self._unset_keepalive_if_required()
+        # The last request refers to this object: without the circle it is all freed now, and not by the collector.
+        if self.scope is not None:
+            scope: Any = self.scope
+            unset_wire(scope)
 
     def data_received(self, data: bytes) -> None:
         # Counted by what comes and not by header: the parser gathers a long one for as long as it goes on.

@@ -80,6 +80,11 @@ def socket_wire(scope: Scope) -> SocketWire:
     return found
 
 
+def unset_wire(scope: Scope) -> None:
+    """The connection is no more."""
+    scope.get("extensions", {}).pop("sluice.wire", None)
+
+
 def wire(scope: Scope) -> Wire | None:
     """The connection below ASGI; None under a server that is not ours."""
     found: Wire | None = scope.get("extensions", {}).get("sluice.wire")

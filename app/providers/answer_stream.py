@@ -25,7 +25,7 @@ class AnswerStream(ABC):
         self._rejections = rejections
         self._content_type = content_type
         self._parser = SSEParser()
-        self._take = self._sniff
+        self._sniffed = False
         self._head = b""
         self._json: bytearray | None = None
         self._events_seen = False
@@ -59,7 +59,9 @@ class AnswerStream(ABC):
             UpstreamRejected: the upstream says that it failed.
             UpstreamInvalid: this is not its protocol.
         """
-        return self._take(data)
+        if self._json is not None:
+            return self._collect(data)
+        return self._events(data) if self._sniffed else self._sniff(data)
 
     def check(self) -> None:
         """Raise the failure that came behind the tokens of the last `feed`."""
@@ -100,10 +102,8 @@ class AnswerStream(ABC):
             raise invalid(f"markup, of type {self._content_type[:100]!r}")
         if start == b"{":
             self._json = bytearray()
-            self._take = self._collect
-        else:
-            self._take = self._events
-        return self._take(data)
+        self._sniffed = True
+        return self.feed(data)
 
     def _collect(self, data: bytes) -> list[Token]:
         assert self._json is not None

@@ -25,7 +25,7 @@ from app.routing.race import first_to_speak
 from app.routing.said import Said
 from app.routing.target import Target
 from app.routing.verdict import judge
-from app.routing.ways import LOST, Readers, Way
+from app.routing.ways import Readers, Way, lost
 
 if TYPE_CHECKING:
     from app.routing.route import Route
@@ -50,7 +50,7 @@ class Attempts:
         self._course = Course(route.order(request), route.attempts_max, route.budget)
         self._said = Said(said)
         self._ways = route.ways_after_takeover if said else route.ways
-        self._failure: SluiceError | None = LOST if said else None
+        self._failure: SluiceError | None = lost() if said else None
         self._failed_with: str | None = None
         self._pour: Pour
         # Of the attempt that runs.
@@ -68,35 +68,39 @@ class Attempts:
             SluiceError: how it ended otherwise.
         """
         self._pour = pour
-        while True:
-            way, target = await self._next()
-            self._count(way, target)
-            if way == "reset" and self._failure is not None:
-                self._said = Said()
-                yield Reset(self._failure.code)
-            attempt = await self._begin(way, target)
-            if attempt is None:
-                continue
-            try:
-                # The way of every token: whatever is not needed for a healthy stream is in the methods.
-                async for event in attempt.events:
-                    if self._filter is not None and (rest := self._finish_filter(event)) is not None:
-                        yield rest
-                    if type(event) is Token:
-                        new = self._take(event)
-                        if new is not None:
-                            yield new
-                    else:
-                        assert type(event) is Done
-                        yield self._done(event, attempt, way)
-                        return
-                raise UpstreamTruncated("The upstream ended before the answer was complete.")
-            except (UpstreamError, InvalidRequest, Differs) as error:
-                self._ended(attempt, error, way)
-            finally:
-                attempt.item.output_tokens = self._tokens
-                attempt.text = self._said.text
-                await attempt.close()
+        try:
+            while True:
+                way, target = await self._next()
+                self._count(way, target)
+                if way == "reset" and self._failure is not None:
+                    self._said = Said()
+                    yield Reset(self._failure.code)
+                attempt = await self._begin(way, target)
+                if attempt is None:
+                    continue
+                try:
+                    # The way of every token: whatever is not needed for a healthy stream is in the methods.
+                    async for event in attempt.events:
+                        if self._filter is not None and (rest := self._finish_filter(event)) is not None:
+                            yield rest
+                        if type(event) is Token:
+                            new = self._take(event)
+                            if new is not None:
+                                yield new
+                        else:
+                            assert type(event) is Done
+                            yield self._done(event, attempt, way)
+                            return
+                    raise UpstreamTruncated("The upstream ended before the answer was complete.")
+                except (UpstreamError, InvalidRequest, Differs) as error:
+                    self._ended(attempt, error, way)
+                finally:
+                    attempt.item.output_tokens = self._tokens
+                    attempt.text = self._said.text
+                    await attempt.close()
+        finally:
+            # Circles: an error has the frames that it was raised through, and an attempt who pours its tokens.
+            self._failure = self._attempt = None
 
     async def _next(self) -> tuple[Way, Target]:
         """How and where to go on.

@@ -13,9 +13,13 @@ Way = Literal["start", "continue", "splice", "reset"]
 Policy = Literal["continue", "splice", "reset", "fail"]
 
 LADDER: tuple[Way, ...] = ("continue", "splice", "reset")
-LOST = ProducerLost("The worker that generated this died, and nobody could go on where it stopped.")
 
 
 def ways_from(policy: Policy) -> tuple[Way, ...]:
     """That way, and those below it; `fail` has none."""
     return () if policy == "fail" else LADDER[LADDER.index(policy) :]
+
+
+def lost() -> ProducerLost:
+    """How a stream ends that was taken over in vain."""
+    return ProducerLost("The worker that generated this died, and nobody could go on where it stopped.")

@@ -51,7 +51,7 @@ class Connection:
         self._interruptible = False
         self._last_sent = self._loop.time()
         self._timer = self._loop.call_later(min(heartbeat_seconds, send_seconds), self._tick)
-        self._listener = asyncio.create_task(self._listen())
+        self._listener: asyncio.Task[None] | None = asyncio.create_task(self._listen())
         self.gone = False
         self.leaving: str | None = None
         self._failure: Exception | None = None
@@ -62,8 +62,10 @@ class Connection:
         self._timer.cancel()
         for ending in self._endings:
             ending.cancel()
-        self._listener.cancel()
-        self._waiter = None
+        if self._listener is not None:
+            self._listener.cancel()
+        # A cancelled task keeps the frame in which it was, and so this object: a circle that waits for the collector.
+        self._listener = self._waiter = None
 
     def wake(self) -> None:
         """Let `wait` return."""

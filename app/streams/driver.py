@@ -63,6 +63,8 @@ class Driver:
             generation.rescued = bill.rescued
             self._committer.add(generation, end)
         finally:
+            # A cancelled task keeps its frames, and they the generation: that circle would wait for the collector.
+            generation.task = None
             self._account(_account(generation, bill))
 
     async def _end(
@@ -89,6 +91,8 @@ class Driver:
                 return LimitExceeded(f"The stream reached its {seconds_max:g} s.").as_event()
             log.exception("generation failed", stream=generation.record.stream_id)
             return Internal("The server failed.").as_event()
+        finally:
+            del deadline  # it has the task, which keeps this frame if it is cancelled: a circle
 
     async def _drive(self, generation: Generation, making: Making) -> Done:
         left = Allowance(self._stream_bytes_max, generation)

@@ -177,7 +177,7 @@ class Follower:
         self._unwanted[record.stream_id] = fence
         if found := await self._backend.describe(record.stream_id):
             # A tail of its own, since that of the readers ends before the gap.
-            generation = Generation(record, Tail(found[1].last), fence, on_over=lambda: None)
+            generation = Generation(record, Tail(found[1].last), fence, on_over=lambda _: None)
             self._streams.committer.add(generation, LOST)
             del self._unwanted[record.stream_id]
 

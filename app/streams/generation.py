@@ -32,7 +32,7 @@ class Generation:
         record: StreamRecord,
         tail: Tail,
         fence: int,
-        on_over: Callable[[], None],
+        on_over: Callable[["Generation"], None],
         said: str = "",
         content_tokens: int = 0,
     ) -> None:
@@ -114,7 +114,7 @@ class Generation:
         self.pace.delivered(entries)
         if self.tail.ended:
             self._count_end()
-            self._on_over()
+            self._on_over(self)
 
     def _count_end(self) -> None:
         assert self.end is not None
@@ -132,7 +132,7 @@ class Generation:
         self.stop()
         self.pending, self._resets = [], 0
         self.lost = True
-        self._on_over()
+        self._on_over(self)
 
     def stop(self) -> None:
         """Stop the upstream; what was added before is still committed."""

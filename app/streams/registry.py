@@ -236,18 +236,18 @@ class Streams:
         self, live: LiveStream, fence: int, said: str = "", content_tokens: int = 0, place: Place | None = None
     ) -> Generation:
         """Be the one who appends to the stream; until that is over, `place` is held."""
-
-        def over() -> None:
-            live.generation = None
-            if place is not None:
-                place.leave()
-            if generation.lost:
-                log.warning("stream was taken over", stream=live.stream_id)
-                self._fill(live)
-            self.tidy(live)
-
+        over = partial(self._over, live, place)
         generation = live.generation = Generation(live.record, live.tail, fence, over, said, content_tokens)
         return generation
+
+    def _over(self, live: LiveStream, place: Place | None, generation: Generation) -> None:
+        live.generation = None
+        if place is not None:
+            place.leave()
+        if generation.lost:
+            log.warning("stream was taken over", stream=live.stream_id)
+            self._fill(live)
+        self.tidy(live)
 
     async def attach(self, stream_id: str, principal: str, after: Cursor, key: str = "") -> Reader:
         """A reader of the stream from behind `after` on; to be given back to `detach`.

@@ -129,6 +129,12 @@ class HttpConnection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
+    def discard(self) -> None:
+        """Close the connection, of which nobody wants to know any more what became."""
+        self.abort()
+        # An error that was raised has the frames in which it was, and they this object: a circle.
+        self._failure = self._broken = None
+
     def _emptied(self) -> None:
         self._chunks, self._buffered_bytes = [], 0
         if self._paused:

@@ -53,7 +53,7 @@ class Pool:
         self._used.discard(connection)
         self._free.release()
         if not connection.reusable:
-            connection.abort()
+            connection.discard()
             return
         connection.rest()
         self._idle.setdefault(origin, []).append(connection)

@@ -37,7 +37,7 @@ async def generation(log: MemoryLog, name: str) -> Generation:
     """A stream that this worker owns."""
     record = StreamRecord(name * 24, "anonymous", "native", REQUEST, "cancel", 0.0, 1_790_000_000)
     await log.create(record, "worker-1")
-    return Generation(record, Tail(START), 1, on_over=lambda: None)
+    return Generation(record, Tail(START), 1, on_over=lambda _: None)
 
 
 def told(stream: Generation) -> list[Event]:

@@ -1,0 +1,111 @@
+"""What a request used is freed by its last reference: a collector that has to look for it holds all streams meanwhile,
+and until it does the memory is not there."""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.support.call import Call, ask
+from tests.support.gunicorn import Gunicorn
+from tests.support.models import Models
+from tests.support.surfaces import NATIVE, OPENAI, SURFACES, Surface
+from tests.support.upstream import ScriptedUpstream
+from tests.support.upstream_script import Script
+from tests.support.workers import active_streams, until
+
+REQUESTS = 5
+# Turned off as often as it is asked for; what it would have had to find is written down.
+LOOK = """
+import collections, gc, json
+gc.collect()
+found = collections.Counter(f'{type(each).__module__}.{type(each).__qualname__}' for each in gc.garbage)
+gc.garbage.clear()
+gc.disable()
+gc.set_debug(gc.DEBUG_SAVEALL)
+print('\\n<GARBAGE>' + json.dumps(found), flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def upstream() -> Iterator[ScriptedUpstream]:
+    with ScriptedUpstream() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory, upstream: ScriptedUpstream) -> Models:
+    return Models(tmp_path_factory.mktemp("garbage"), upstream)
+
+
+@pytest.fixture(scope="module", params=["lmdb", "memory"])
+def server(request: pytest.FixtureRequest, models: Models) -> Iterator[Gunicorn]:
+    log = {"SLUICE_STREAM_LOG": "memory://"} if request.param == "memory" else {}
+    with Gunicorn({"SLUICE_CONFIG": str(models.path), **log}, poke=LOOK) as running:
+        yield running
+
+
+@pytest.fixture
+def model(models: Models, upstream: ScriptedUpstream) -> str:
+    name = models.unused()
+    upstream.script(name, Script(tokens=5, delay_seconds=0.02))
+    return name
+
+
+def left_by(server: Gunicorn, request: Callable[[], None]) -> dict[str, int]:
+    """What several such requests leave for the collector, by type; the first, which makes what is made once, apart."""
+    request()
+    look(server)
+    for _ in range(REQUESTS):
+        request()
+    return look(server)
+
+
+def look(server: Gunicorn) -> dict[str, int]:
+    until(lambda: active_streams(server.url) == 0, 10, "the streams have ended")
+    time.sleep(0.2)  # the connections too
+    looks = server.log.count("<GARBAGE>")
+    server.poke()
+    until(lambda: server.log.count("<GARBAGE>") > looks, 10, "the collector has looked")
+    said = server.log.rpartition("<GARBAGE>")[2].partition("\n")[0]
+    found: dict[str, int] = json.loads(said)
+    return found
+
+
+@pytest.mark.parametrize("stream", [True, False], ids=["stream", "batch"])
+@pytest.mark.parametrize("surface", SURFACES, ids=lambda surface: surface.name)
+def test_an_answer_leaves_nothing(server: Gunicorn, model: str, surface: Surface, stream: bool) -> None:
+    def request() -> None:
+        assert ask(server.url, surface.path, surface.body(model, stream=stream)).verdict == "complete"
+
+    assert left_by(server, request) == {}
+
+
+def test_a_reader_who_comes_back_leaves_nothing(server: Gunicorn, model: str) -> None:
+    def request() -> None:
+        with Call(server.url, NATIVE.path, NATIVE.body(model) | {"on_disconnect": "grace"}) as call:
+            stream_id = call.until(2).headers["x-stream-id"]
+        again = ask(server.url, f"/api/v1/streams/{stream_id}", last_event_id=call.frames[1].id)
+        assert again.verdict == "complete"
+
+    assert left_by(server, request) == {}
+
+
+def test_a_client_who_leaves_leaves_nothing(server: Gunicorn, model: str, upstream: ScriptedUpstream) -> None:
+    upstream.script(model, Script(tokens=500, delay_seconds=0.02))
+
+    def request() -> None:
+        with Call(server.url, OPENAI.path, OPENAI.body(model)) as call:
+            call.until(2)
+
+    assert left_by(server, request) == {}
+
+
+def test_a_failure_of_the_upstream_leaves_nothing(server: Gunicorn, model: str, upstream: ScriptedUpstream) -> None:
+    upstream.script(model, Script(tokens=5, die_after=3))
+
+    def request() -> None:
+        assert ask(server.url, OPENAI.path, OPENAI.body(model)).verdict == "error"
+
+    assert left_by(server, request) == {}
