@@ -2,36 +2,19 @@
 
 import functools
 import os
-import re
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from scripts.kustomize import HASH, build
 from tests.support.chain import HOME
 
 KUBERNETES = HOME / "k8s"
 OVERLAYS = ("dev", "staging", "production")
-KUBECTL = Path(sys.executable).with_name("kubectl")
-BUILD_SECONDS_MAX = 60
-# kustomize's suffix of what it makes from files: letters and digits that it takes for no word.
-HASH = re.compile(r"-[bcdfghkmt2456789]{10}$")
 
 Manifest = Mapping[str, Any]
-
-
-def build(folder: Path) -> str:
-    """The YAML of a kustomization."""
-    result = subprocess.run(
-        [KUBECTL, "kustomize", folder], capture_output=True, text=True, timeout=BUILD_SECONDS_MAX, check=False
-    )
-    assert result.returncode == 0, result.stderr
-    # Deprecated fields are warned of here.
-    assert result.stderr == "", result.stderr
-    return result.stdout
 
 
 @functools.cache

@@ -6,12 +6,12 @@ import jsonschema
 import pytest
 
 from app.version import VERSION
+from scripts.kustomize import build
 from tests.support import combinations, container_policies, kubernetes_schemas, reference_policies
 from tests.support.manifests import (
     KUBERNETES,
     OVERLAYS,
     Manifest,
-    build,
     combination,
     containers,
     of_kind,
