@@ -159,8 +159,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redoc_url=None,
     )
     _include_routes(app)
-    if credentials.own_tokens is not None:
-        openapi.name_credentials(app)
+    openapi.complete(app, closed=credentials.own_tokens is not None)
     errors.install(app)
     _add_middleware(app, settings)
     tracing.configure(app)

@@ -30,20 +30,7 @@ class MessageBody(BaseModel):
 class MessagesBody(BaseModel):
     """POST /v1/messages."""
 
-    model_config = ConfigDict(
-        strict=True,
-        extra="allow",
-        json_schema_extra={
-            "examples": [
-                {
-                    "model": "simulator",
-                    "max_tokens": 1024,
-                    "messages": [{"role": "user", "content": "Good morning!"}],
-                    "stream": True,
-                }
-            ]
-        },
-    )
+    model_config = ConfigDict(strict=True, extra="allow")
 
     model: ModelName
     messages: Annotated[list[MessageBody], Field(min_length=1, max_length=MESSAGES_MAX)]

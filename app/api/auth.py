@@ -46,7 +46,6 @@ _FORM = {
                         "password": {"type": "string"},
                     },
                 },
-                "example": {"grant_type": "client_credentials", "client_secret": "sk-sluice-…"},
             }
         },
     }

@@ -41,15 +41,7 @@ class StreamOptions(BaseModel):
 class ChatCompletionBody(BaseModel):
     """POST /v1/chat/completions."""
 
-    model_config = ConfigDict(
-        strict=True,
-        extra="allow",
-        json_schema_extra={
-            "examples": [
-                {"model": "simulator", "messages": [{"role": "user", "content": "Good morning!"}], "stream": True}
-            ]
-        },
-    )
+    model_config = ConfigDict(strict=True, extra="allow")
 
     model: ModelName
     messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MESSAGES_MAX)]

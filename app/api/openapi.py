@@ -6,6 +6,7 @@ from fastapi import FastAPI
 from pydantic import BaseModel
 
 from app.api.anthropic_schemas import AnthropicErrorAnswer, MessageAnswer
+from app.api.examples import STREAM_ID, show_examples
 from app.api.openai_schemas import ChatCompletion, OpenAIErrorAnswer
 from app.api.responses_schemas import ResponseAnswer
 from app.api.schemas import ErrorAnswer
@@ -33,13 +34,12 @@ def _task_example(encoder: TaskEncoder) -> str:
     return b"".join(encoder.encode(Cursor(0, seq), event) for seq, event in enumerate(events, 1)).decode()
 
 
-_ID = "pYnkZ0gC2rT1uVwX3yZaBcDe"
-_RESPONSE = {"id": f"resp_{_ID}", "object": "response", "created_at": 1_790_000_000, "model": "simulator"}
-NATIVE_STREAM = _example(NativeEncoder(_ID, "simulator"))
-OPENAI_STREAM = _example(OpenAIEncoder(f"chatcmpl-{_ID}", "simulator", 1_790_000_000, include_usage=False))
+_RESPONSE = {"id": f"resp_{STREAM_ID}", "object": "response", "created_at": 1_790_000_000, "model": "simulator"}
+NATIVE_STREAM = _example(NativeEncoder(STREAM_ID, "simulator"))
+OPENAI_STREAM = _example(OpenAIEncoder(f"chatcmpl-{STREAM_ID}", "simulator", 1_790_000_000, include_usage=False))
 RESPONSES_STREAM = _example(ResponsesEncoder(_RESPONSE))
-ANTHROPIC_STREAM = _example(AnthropicEncoder(f"msg_{_ID}", "simulator"))
-TASK_STREAM = _task_example(TaskEncoder(_ID, total=1))
+ANTHROPIC_STREAM = _example(AnthropicEncoder(f"msg_{STREAM_ID}", "simulator"))
+TASK_STREAM = _task_example(TaskEncoder(STREAM_ID, total=1))
 _ERRORS = {
     400: "The request cannot be carried out.",
     401: "No credentials, or none that are valid.",
@@ -142,16 +142,25 @@ CREDENTIALS: dict[str, Any] = {
 }
 
 
-def name_credentials(app: FastAPI) -> None:
-    """Have the schema name what opens the routes that may answer 401: /docs asks for it then."""
+def complete(app: FastAPI, *, closed: bool) -> None:
+    """Have the schema show examples and, where the application is closed to strangers, name what opens the routes that
+    may answer 401: /docs asks for it then."""
     plain = app.openapi
 
     def openapi() -> dict[str, Any]:
+        if app.openapi_schema is not None:
+            return app.openapi_schema
         schema = plain()
-        schema["components"]["securitySchemes"] = CREDENTIALS
-        for operation in (operation for path in schema["paths"].values() for operation in path.values()):
-            if "401" in operation["responses"]:
-                operation["security"] = [{name: []} for name in CREDENTIALS]
+        show_examples(schema)
+        if closed:
+            _name_credentials(schema)
         return schema
 
     app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _name_credentials(schema: dict[str, Any]) -> None:
+    schema["components"]["securitySchemes"] = CREDENTIALS
+    for operation in (operation for path in schema["paths"].values() for operation in path.values()):
+        if "401" in operation["responses"]:
+            operation["security"] = [{name: []} for name in CREDENTIALS]

@@ -14,11 +14,7 @@ from app.api.schemas import PROMPT_CHARACTERS_MAX, MaxTokens, ModelName, Simulat
 class ResponsesBody(BaseModel):
     """POST /v1/responses. What Sluice does not know is passed on."""
 
-    model_config = ConfigDict(
-        strict=True,
-        extra="allow",
-        json_schema_extra={"examples": [{"model": "simulator", "input": "Good morning!", "stream": True}]},
-    )
+    model_config = ConfigDict(strict=True, extra="allow")
 
     model: ModelName
     input: (

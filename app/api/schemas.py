@@ -1,4 +1,4 @@
-"""Bodies and answers of the native API, with the ranges that are enforced and the examples that /docs shows."""
+"""Bodies and answers of the native API, with the ranges that are enforced."""
 
 from datetime import datetime
 from typing import Annotated, Any, Literal
@@ -75,9 +75,7 @@ class GenerationBody(BaseModel):
 class GenerateBody(GenerationBody):
     """A prompt to answer."""
 
-    model_config = ConfigDict(
-        extra="forbid", json_schema_extra={"examples": [{"prompt": "Why is the sky blue?", "stream": True}]}
-    )
+    model_config = ConfigDict(extra="forbid")
 
     prompt: Prompt
 
@@ -85,9 +83,7 @@ class GenerateBody(GenerationBody):
 class ChatBody(GenerationBody):
     """A message to answer."""
 
-    model_config = ConfigDict(
-        extra="forbid", json_schema_extra={"examples": [{"message": "Good morning!", "max_tokens": 64}]}
-    )
+    model_config = ConfigDict(extra="forbid")
 
     message: Prompt
     conversation_id: ConversationId | None = None

@@ -66,15 +66,7 @@ class Options(BaseModel):
 class GenerateBodyV2(BaseModel):
     """POST /api/v2/generate."""
 
-    model_config = ConfigDict(
-        extra="forbid",
-        json_schema_extra={
-            "examples": [
-                {"input": "Why is the sky blue?", "options": {"stream": True}},
-                {"input": [{"type": "text", "text": "Hello"}], "metadata": {"page": "7"}, "options": {"max_tokens": 9}},
-            ]
-        },
-    )
+    model_config = ConfigDict(extra="forbid")
 
     input: (
         Annotated[str, Field(min_length=1, max_length=PROMPT_CHARACTERS_MAX)]
@@ -105,10 +97,7 @@ class GenerateBodyV2(BaseModel):
 class ChatBodyV2(GenerateBodyV2):
     """POST /api/v2/chat."""
 
-    model_config = ConfigDict(
-        extra="forbid",
-        json_schema_extra={"examples": [{"input": "And why?", "conversation_id": "c-7", "options": {"stream": True}}]},
-    )
+    model_config = ConfigDict(extra="forbid")
 
     conversation_id: ConversationId | None = None
 

@@ -25,11 +25,7 @@ TaskStatus = Literal["pending", "running", "completed", "failed", "cancelled"]
 class TaskBody(BaseModel):
     """Prompts to answer without anybody waiting for it."""
 
-    model_config = ConfigDict(
-        strict=True,
-        extra="forbid",
-        json_schema_extra={"examples": [{"kind": "batch", "prompts": ["Why is the sky blue?", "Why is grass green?"]}]},
-    )
+    model_config = ConfigDict(strict=True, extra="forbid")
 
     kind: Literal["batch"] = Field("batch", description="A batch of prompts, each answered by itself.")
     prompts: Annotated[list[Prompt], Field(min_length=1, max_length=PROMPTS_MAX)] = Field(description="What to answer.")

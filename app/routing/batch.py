@@ -64,7 +64,7 @@ class Batch:
         route: of the model that answers.
         prompt_seconds_max, prompt_bytes_max: bounds of one answer.
         seconds_max: of the whole, on one worker.
-        tokens_max: how many tokens all answers may have together; 0: any number.
+        tokens_max: how many tokens all answers may have together, before more are asked for; 0: any number.
     """
 
     resume: Resume = "continue"
@@ -128,13 +128,9 @@ class Batch:
                     raise LimitExceeded(f"The answer reached its {self._prompt_bytes_max} bytes.")
         raise Internal("The server failed.", detail="an answer that ended without an end")
 
-    def check_tokens(self, used: int) -> None:
-        """
-        Raises:
-            LimitExceeded: the batch has used up what it may.
-        """
-        if self._tokens_max and used >= self._tokens_max:
-            raise LimitExceeded("The batch used up the tokens that its caller has left.")
+    @property
+    def tokens_max(self) -> int:
+        return self._tokens_max
 
 
 class BatchRun:
@@ -149,6 +145,7 @@ class BatchRun:
         self._batch = batch
         self._bill = bill
         self._lines = len(lines)
+        self._tokens_max = batch.tokens_max
         self._usages = [line.usage for line in lines if line.usage is not None]
         answered = {line.index for line in lines}
         system, prompts = split_prompts(request)
@@ -167,8 +164,9 @@ class BatchRun:
         todo = iter(self._todo)
         try:
             while True:
-                self._batch.check_tokens(self._usage.output_tokens)
                 for index, request in todo:
+                    # Before each that is asked, and not behind the last: using up what was given is no fault.
+                    await self._check_tokens()
                     running.add(asyncio.create_task(self._batch.answer(index, request, self._bill)))
                     if len(running) == PROMPTS_AT_ONCE:
                         break
@@ -184,6 +182,18 @@ class BatchRun:
                 task.cancel()
             await asyncio.gather(*running, return_exceptions=True)
         yield Done("stop", self._usage, cost=self._bill.cost)
+
+    async def _check_tokens(self) -> None:
+        """
+        Raises:
+            LimitExceeded: the batch has used up what it may, and there is no more.
+        """
+        if not self._tokens_max or self._usage.output_tokens < self._tokens_max:
+            return
+        more = await self._bill.more() if self._bill.more is not None else 0
+        if not more:
+            raise LimitExceeded("The batch used up the tokens that its caller has left.")
+        self._tokens_max += more
 
     @property
     def _usage(self) -> Usage:

@@ -1,5 +1,6 @@
 """What a stream cost: the tokens of all its attempts, by the upstreams' count where they say, else by ours."""
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -33,11 +34,15 @@ class Item:
 
 @dataclass
 class Bill:
-    """All attempts of one stream on this worker. `rescued`: one of them failed in the middle of its answer."""
+    """All attempts of one stream on this worker. `rescued`: one of them failed in the middle of its answer.
+
+    `more`, if it is set, takes more of the caller's tokens than the stream was given, and says how many.
+    """
 
     stream_id: str
     items: list[Item] = field(default_factory=list)
     rescued: bool = False
+    more: Callable[[], Awaitable[int]] | None = None
 
     @property
     def usage(self) -> Usage:

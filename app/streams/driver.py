@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
+from functools import partial
 from time import monotonic
 
 import structlog
@@ -57,7 +58,7 @@ class Driver:
         Args:
             turn: waited for before anything is asked for.
         """
-        bill = Bill(generation.record.stream_id)
+        bill = Bill(generation.record.stream_id, more=partial(self._more, generation))
         try:
             end = await self._end(generation, maker, readers, turn, bill)
             generation.rescued = bill.rescued

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import pydantic
 import pytest
+from jsonschema import Draft202012Validator
 
 import app.api.anthropic_schemas
 import app.api.openai_schemas
@@ -126,13 +127,17 @@ def test_the_bounds_are_published(api: dict[str, Any]) -> None:
     assert '"maximum": 2' in json.dumps(generate["temperature"])
 
 
-def test_examples_of_bodies_fit_their_own_models(api: dict[str, Any]) -> None:
+def test_the_example_of_an_answer_fits_its_schema(api: dict[str, Any]) -> None:
     checked = 0
-    for name, schema in api["components"]["schemas"].items():
-        for example in schema.get("examples", []):
-            models()[name].model_validate(example)
+    for method, path, operation in operations(api):
+        success = next(answer for status, answer in operation["responses"].items() if status.startswith("2"))
+        if "application/json" in success.get("content", {}):
+            content = success["content"]["application/json"]
+            schema = content["schema"] | {"components": api["components"]}
+            errors = [error.message for error in Draft202012Validator(schema).iter_errors(content["example"])]
+            assert not errors, (method, path)
             checked += 1
-    assert checked >= 4
+    assert checked >= 25
 
 
 def test_examples_of_fields_fit_their_own_fields(api: dict[str, Any]) -> None:
@@ -157,21 +162,6 @@ def test_the_examples_of_streams_are_streams(api: dict[str, Any]) -> None:
     for method, path in STREAMING:
         example = api["paths"][path][method]["responses"]["200"]["content"]["text/event-stream"]["example"]
         assert example == surface(path)[1]
-
-
-def test_examples_of_requests_are_answered(server: AppServer, api: dict[str, Any]) -> None:
-    """Whoever copies one gets an answer."""
-    for path, name in (
-        ("/api/v1/generate", "GenerateBody"),
-        ("/api/v1/chat", "ChatBody"),
-        ("/v1/chat/completions", "ChatCompletionBody"),
-        ("/v1/messages", "MessagesBody"),
-    ):
-        for example in api["components"]["schemas"][name]["examples"]:
-            quick = {"max_tokens": 2, "simulator": {"first_token_ms": 0, "tokens_per_second": 0}}
-            answer = server.post(path, example | quick)
-            assert answer.status == 200
-            assert len(answer.body) > 50
 
 
 def test_an_answer_has_the_shape_that_is_published(server: AppServer) -> None:

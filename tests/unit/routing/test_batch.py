@@ -58,9 +58,12 @@ def batch(echo: Echo, *, prompt_seconds_max: float = SECONDS, bytes_max: int = 1
     return Batch(Route.to(echo), prompt_seconds_max, bytes_max, SECONDS, tokens_max)
 
 
-async def run(of: Batch, wanted: GenerationRequest, said: str = "") -> tuple[list[Line], Done, list[Token]]:
+async def run(
+    of: Batch, wanted: GenerationRequest, said: str = "", bill: Bill | None = None
+) -> tuple[list[Line], Done, list[Token]]:
     tokens: list[Token] = []
-    async with no_tasks_left(), aclosing(of.begin(wanted, said, "bound", Bill("s")).events(lambda _: False)) as events:
+    making = of.begin(wanted, said, "bound", bill or Bill("s"))
+    async with no_tasks_left(), aclosing(making.events(lambda _: False)) as events:
         async for event in events:
             if isinstance(event, Done):
                 return read_lines("".join(token.text for token in tokens)), event, tokens
@@ -118,6 +121,24 @@ async def test_a_batch_ends_where_its_callers_tokens_do() -> None:
     with pytest.raises(LimitExceeded):
         await run(batch(echo, tokens_max=6), request(*("x y" for _ in range(20))))
     assert len(echo.asked) <= 3 + PROMPTS_AT_ONCE
+
+
+async def test_a_batch_that_used_just_what_it_had_is_complete() -> None:
+    lines, _, _ = await run(batch(Echo(), tokens_max=4), request("x y", "x y"))
+    assert len(lines) == 2
+
+
+async def test_a_batch_takes_more_of_its_callers_tokens_while_there_are_any() -> None:
+    left = [10, 10, 0]
+
+    async def more() -> int:
+        return left.pop(0)
+
+    wanted = request(*("x y" for _ in range(13)))
+    lines, _, _ = await run(batch(Echo(), tokens_max=6), wanted, bill=Bill("s", more=more))
+    assert len(lines) == 13
+    with pytest.raises(LimitExceeded):
+        await run(batch(Echo(), tokens_max=6), wanted, bill=Bill("s", more=more))
 
 
 async def test_a_batch_that_is_left_leaves_no_prompt_running() -> None:
