@@ -52,6 +52,7 @@ from app.routing.maker import Maker
 from app.routing.route import Route
 from app.routing.routes import routes_of
 from app.sampler import Sampler
+from app.security.withdrawal import Withdrawal
 from app.settings import Settings, load_settings
 from app.streams.backends import is_shared, open_backend
 from app.streams.books import Books
@@ -120,6 +121,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         streams.follow = follower.follow
         streams.unread = Unread(streams, settings.lease_seconds).decide
         drain = app.state.drain = Drain(streams, settings.derived_waits()["drain_spread_seconds"], is_shared(url))
+        withdrawal = Withdrawal(lambda: drain.connections, entrance.access.authenticator.owner_of)
         conversations = Conversations(
             streams,
             settings.conversation_messages_max,
@@ -132,7 +134,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         await keeper.start()
         sampler = Sampler(streams, drain, routes, entrance.limiter, lines, getattr(app.state, "figure_files", None))
         figures.allow("tenant", _names(settings.metrics_tenants))
-        duties = [asyncio.create_task(duty(), name="duty") for duty in (keeper.run, pulse.run)]
+        duties = [asyncio.create_task(duty(), name="duty") for duty in (keeper.run, pulse.run, withdrawal.run)]
         sampling = asyncio.create_task(sampler.run(), name="sampler")
         yield
         # What is produced first, since it writes to the log and holds upstreams' connections; then what is under it.

@@ -194,6 +194,7 @@ def resume(
         open_reader=opened,
         resumable=resumable,
         valid_seconds=who.identity.seconds_left,
+        key=who.identity.key,
     )
 
 

@@ -112,6 +112,7 @@ class Session:
                 self._ctx.conversations.unfollow(self._key, self._hear)
 
     def _leave_in_time(self) -> None:
+        self._connection.key = self._who.identity.key
         seconds = self._who.identity.seconds_left
         if seconds is not None:
             self._connection.leave_after(seconds, "reauthenticate")

@@ -70,6 +70,7 @@ class Wanted:
             open_reader=opened,
             resumable=resumable,
             valid_seconds=self.who.identity.seconds_left,
+            key=self.who.identity.key,
         )
 
     def batch(self, body: Callable[[Answer], Any]) -> BatchResponse:

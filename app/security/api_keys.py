@@ -65,7 +65,7 @@ class ApiKey:
         self.digest = bytes.fromhex(entry.hash.removeprefix("sha256:"))
         self.not_before = entry.not_before.timestamp() if entry.not_before else 0.0
         self.expires_at = entry.expires.timestamp() if entry.expires else 0.0
-        self.principal = Principal.of(f"key:{entry.principal}", entry.tier, tier, self.expires_at)
+        self.principal = Principal.of(f"key:{entry.principal}", entry.tier, tier, self.expires_at).by_key(self.digest)
 
     def valid(self, at: float) -> bool:
         return self.not_before <= at and not 0 < self.expires_at <= at

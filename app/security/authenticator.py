@@ -114,8 +114,14 @@ class Authenticator:
             IdentityUnavailable
         """
         digest = digest_of(key)
-        if digest is None:
-            return None
+        return None if digest is None else await self.owner_of(digest)
+
+    async def owner_of(self, digest: bytes) -> Principal | None:
+        """Whose API key has this hash.
+
+        Raises:
+            IdentityUnavailable
+        """
         found = find_key(self._keys.value, digest) if self._keys is not None else None
         if found is None and self._more_keys is not None:
             found = await self._more_keys.find(digest)

@@ -30,6 +30,7 @@ class Principal(msgspec.Struct, frozen=True):
         rates: the tier's request limits, made once.
         expires_at: Unix time at which what it showed is no longer valid; 0 for never.
         leeway_seconds: for which it is taken nevertheless, as clocks differ.
+        key: the hash of the API key that it showed, if that is what it did: a key can be withdrawn.
         opening: set where it came by a ticket, and may do nothing else.
     """
 
@@ -40,10 +41,15 @@ class Principal(msgspec.Struct, frozen=True):
     expires_at: float = 0.0
     opening: Opening | None = None
     leeway_seconds: float = 0.0
+    key: bytes = b""
 
     @classmethod
     def of(cls, account: str, tier_name: str, tier: Tier, expires_at: float = 0.0, leeway_seconds: float = 0.0) -> Self:
         return cls(account, tier_name, tier, tier.rates, expires_at, None, leeway_seconds)
+
+    def by_key(self, digest: bytes) -> "Principal":
+        """The same, who showed that API key."""
+        return msgspec.structs.replace(self, key=digest)
 
     @property
     def seconds_left(self) -> float | None:

@@ -94,7 +94,7 @@ class RedisKeys:
             if monotonic() - asked_at < believed:
                 return _valid(principal, not_before)
         try:
-            principal, not_before = await self._look_up(digest.hex())
+            principal, not_before = await self._look_up(digest)
         except LogUnavailable as error:
             self._on_silence()
             if known is not None and known[0] is not None and monotonic() - known[2] < AWAY_SECONDS_MAX:
@@ -115,7 +115,8 @@ class RedisKeys:
     async def aclose(self) -> None:
         await self._buckets.aclose()
 
-    async def _look_up(self, name: str) -> tuple[Principal | None, float]:
+    async def _look_up(self, digest: bytes) -> tuple[Principal | None, float]:
+        name = digest.hex()
         principal, tier, not_before, expires = await self._buckets.of(name).call(FIND, name)
         if not principal:
             return None, 0.0
@@ -124,7 +125,7 @@ class RedisKeys:
             log.warning("api key names no tier that there is", tier=tier_name, principal=principal.decode())
             tier_name = LEAST_TIER
         found = Principal.of(f"key:{principal.decode()}", tier_name, self._tiers[tier_name], float(expires or 0))
-        return found, float(not_before or 0)
+        return found.by_key(digest), float(not_before or 0)
 
 
 def _valid(principal: Principal | None, not_before: float) -> Principal | None:

@@ -54,6 +54,8 @@ class Connection:
         self._listener: asyncio.Task[None] | None = asyncio.create_task(self._listen())
         self.gone = False
         self.leaving: str | None = None
+        self.key = b""
+        """The hash of the API key that opened it, if one did."""
         self._failure: Exception | None = None
         self.heartbeat_due = False
 

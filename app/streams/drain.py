@@ -70,6 +70,11 @@ class Drain:
         return len(self._movable) + len(self._staying)
 
     @property
+    def connections(self) -> list[Connection]:
+        """All that are open."""
+        return [*self._movable, *self._staying, *self._resting]
+
+    @property
     def idle(self) -> bool:
         """Nobody reads here and nothing is produced."""
         return not (self._movable or self._staying or self._resting or self._streams.owned)
@@ -111,7 +116,7 @@ class Drain:
             # The lease runs out by itself.
             log.warning("log unavailable", detail=error.detail or error.message)
         self._over = True
-        for connection in [*self._movable, *self._staying, *self._resting]:
+        for connection in self.connections:
             connection.leave("drain")
 
     async def _give_up(self, left: Sequence[LiveStream]) -> None:

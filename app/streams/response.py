@@ -41,15 +41,22 @@ class StreamResponse(ReaderResponse):
         begins: the request began the stream, or joined its beginning: a failure at once is then an HTTP status. To one
             that resumes it is an event, or its reader would ask again and again.
         valid_seconds: for how long what the caller showed is good; then the reader has to show something else.
+        key: see `Connection`.
     """
 
     def __init__(
-        self, encoder: Callable[[Reader], Encoder], begins: bool, valid_seconds: float | None = None, **common: Any
+        self,
+        encoder: Callable[[Reader], Encoder],
+        begins: bool,
+        valid_seconds: float | None = None,
+        key: bytes = b"",
+        **common: Any,
     ) -> None:
         super().__init__(**common)
         self._encoder = encoder
         self._begins = begins
         self._valid_seconds = valid_seconds
+        self._key = key
 
     async def _serve(self, reader: Reader, connection: Connection, scope: Scope, delivery: Delivery) -> str:
         if not self._begins:
@@ -61,6 +68,7 @@ class StreamResponse(ReaderResponse):
             return "past_end"
         if self._valid_seconds is not None:
             connection.leave_after(self._valid_seconds, "reauthenticate")
+        connection.key = self._key
         encoder = self._encoder(reader)
         reader.follow(Push(reader, connection, encoder, delivery))
         first = await reader.take()

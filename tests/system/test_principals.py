@@ -10,6 +10,9 @@ import pytest
 from tests.support.api_keys import ApiKeys
 from tests.support.call import Call, ask
 from tests.support.chain import Chain
+from tests.support.socket_client import SocketClient
+from tests.support.surfaces import OPENAI
+from tests.support.workers import sockets, until
 
 PATH = "/api/v1/generate"
 
@@ -89,3 +92,39 @@ def test_credentials_do_not_stay_on_a_connection(chain: Chain, keys: ApiKeys, tm
     connection.close()
     assert [status for status, _ in found] == [200, 401, 200, 401]
     assert len({name for _, name in found}) == 4
+
+
+def test_a_key_that_is_withdrawn_ends_what_it_opened_and_nothing_else(chain: Chain, keys: ApiKeys) -> None:
+    """A socket went on to take messages, and a stream to say tokens, for as long as each lasted."""
+    stolen = "sk-sluice-stolen-0000000000000000000000000000000"
+    lasting = {"tokens": 400, "tokens_per_second": 20}
+    shown = {"Authorization": f"Bearer {stolen}"}
+    keys.add(stolen, "alice")
+
+    def is_known() -> bool:
+        return {Call(worker, "/v1/models", headers=shown).finish().status for worker in sockets(chain)} == {200}
+
+    until(is_known, 10, "the key is known to all workers")
+    with (
+        Call(chain.url, PATH, question(400, 20), headers=shown) as native,
+        Call(chain.url, OPENAI.path, OPENAI.body("simulator", simulator=lasting), headers=shown) as openai,
+        Call(chain.url, PATH, question(160, 20), headers=keys.headers("alice")) as other,
+        SocketClient(chain.url, "/api/v1/ws/generate", shown) as answered,
+        SocketClient(chain.url, "/api/v1/ws/generate", shown) as resting,
+    ):
+        answered.say(prompt="x", simulator=lasting).until("token", 3)
+        for call in (native, openai, other):
+            call.until(3)
+        keys.remove(stolen)
+        native.finish(15)
+        openai.finish(15)
+        assert (answered.close_code(), resting.close_code()) == (3000, 3000)
+        assert other.finish().verdict == "complete"
+    assert (native.frames[-1].event, native.frames[-1].json()["reason"]) == ("reconnect", "reauthenticate")
+    assert openai.frames[-1].json()["error"]["code"] == "token_expired"
+    path = f"/api/v1/streams/{native.headers['x-stream-id']}"
+    assert request(chain, "GET", path, shown) == 401
+    # The caller's other key is as good for it as this one was.
+    with Call(chain.url, path, headers=keys.headers("alice") | {"Last-Event-ID": native.frames[-2].id}) as back:
+        back.until(3)
+    assert request(chain, "DELETE", path, keys.headers("alice")) == 204

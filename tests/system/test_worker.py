@@ -296,3 +296,36 @@ def test_workers_share_no_connection() -> None:
         assert all(connections[1:])
         for one, other in combinations(connections, 2):
             assert not one & other
+
+
+def test_output_on_a_full_disk_costs_lines_and_no_stream() -> None:
+    with open("/dev/full", "wb", buffering=0) as full, Gunicorn(stdout=full.fileno()) as gunicorn:
+        with begin(gunicorn.url, NATIVE, {**LASTING, "tokens": 20}) as call:
+            for _ in range(20):
+                assert ask(gunicorn.url, "/health").status == 200
+            assert call.finish().verdict == "complete"
+        assert [p for p in gunicorn.worker_pids() if alive(p)]
+        assert gunicorn.stop(signal.SIGTERM, 15) == 0
+
+
+def test_a_worker_without_a_free_descriptor_keeps_its_streams_and_serves_again() -> None:
+    """What waits to be accepted waits; the loop does not spin on it, and is not ended as one that hangs."""
+    with Gunicorn(WATCHED) as gunicorn, ExitStack() as stack:
+        (pid,) = gunicorn.worker_pids()
+        with begin(gunicorn.url, NATIVE, {**LASTING, "tokens": 60}) as call:
+            process = psutil.Process(pid)
+            try:
+                process.rlimit(psutil.RLIMIT_NOFILE, (process.num_fds() + 5, process.num_fds() + 5))
+            except PermissionError:
+                pytest.skip("this user may not limit another process")
+            port = urlsplit(gunicorn.url).port
+            waiting = [stack.enter_context(socket.create_connection(("127.0.0.1", port))) for _ in range(40)]
+            before = sum(process.cpu_times()[:2])
+            sleep(1.5)
+            assert sum(process.cpu_times()[:2]) - before < 0.75, "it spins"
+            for client in waiting:
+                client.close()
+            assert ask(gunicorn.url, "/livez").status == 200
+            assert call.finish().verdict == "complete"
+        assert gunicorn.worker_pids() == [pid]
+        assert "WORKER TIMEOUT" not in gunicorn.log
