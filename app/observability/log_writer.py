@@ -1,6 +1,7 @@
 """Where log lines go: a bounded queue and a thread, so that a stalled stdout never stalls the event loop.
 
-When the pipe is full and the queue too, lines are dropped and counted; the count is logged once lines flow again.
+When the pipe is full and the queue too, or the disk is, lines are dropped and counted; the count is logged once lines
+flow again.
 """
 
 import os
@@ -40,6 +41,7 @@ class LogWriter:
         self._writing = False
         self._thread: threading.Thread | None = None
         self._reported = 0
+        self._torn = False
         self.dropped = 0
 
     def write(self, line: bytes) -> None:
@@ -73,7 +75,9 @@ class LogWriter:
             self._writing = True
             self._news.clear()
             while self._lines:
-                self._write(self._batch())
+                batch = self._batch()
+                if not self._write(batch):
+                    self.dropped += batch.count(b"\n")
                 self._report_dropped()
             self._writing = False
 
@@ -89,17 +93,24 @@ class LogWriter:
     def _report_dropped(self) -> None:
         if (dropped := self.dropped) != self._reported:
             now = datetime.now(UTC).isoformat().replace("+00:00", "Z").encode()
-            self._write(
-                b'{"timestamp":"%b","level":"warning","event":"log lines dropped","lines":%d}\n'
-                % (now, dropped - self._reported)
-            )
-            self._reported = dropped
+            line = b'{"timestamp":"%b","level":"warning","event":"log lines dropped","lines":%d}\n'
+            if self._write(line % (now, dropped - self._reported)):
+                self._reported = dropped
 
-    def _write(self, data: bytes) -> None:
+    def _write(self, data: bytes) -> bool:
+        """Whether all of it was written."""
+        if self._torn:
+            data = b"\n" + data
+        whole = len(data)
         while data:
             try:
                 data = data[os.write(self._fd, data) :]
             except BlockingIOError:
                 select.select([], [self._fd], [], RETRY_SECONDS)
             except OSError:
-                return  # a reader that is gone must not end the server: from now on there is nobody to tell
+                # A disk that is full has room again some day; a reader that is gone must not end the server either.
+                # What follows must not be taken for the rest of a line of which only the beginning is there.
+                self._torn = self._torn or len(data) < whole
+                return False
+        self._torn = False
+        return True

@@ -1,4 +1,4 @@
-"""Whatever becomes of a request, on whichever route: its upstream is let go, and its caller's one place is free again."""
+"""Whatever becomes of a request, on whichever route: its upstream is let go, and its caller's place is free again."""
 
 from collections.abc import Iterator
 from typing import Any

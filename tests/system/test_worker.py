@@ -309,7 +309,7 @@ def test_output_on_a_full_disk_costs_lines_and_no_stream() -> None:
 
 
 def test_a_worker_without_a_free_descriptor_keeps_its_streams_and_serves_again() -> None:
-    """What waits to be accepted waits; the loop does not spin on it, and is not ended as one that hangs."""
+    """Who comes meanwhile waits or is sent away; the loop does not spin, and is not ended as one that hangs."""
     with Gunicorn(WATCHED) as gunicorn, ExitStack() as stack:
         (pid,) = gunicorn.worker_pids()
         with begin(gunicorn.url, NATIVE, {**LASTING, "tokens": 60}) as call:
@@ -325,7 +325,7 @@ def test_a_worker_without_a_free_descriptor_keeps_its_streams_and_serves_again()
             assert sum(process.cpu_times()[:2]) - before < 0.75, "it spins"
             for client in waiting:
                 client.close()
-            assert ask(gunicorn.url, "/livez").status == 200
+            until(lambda: answers(gunicorn), 5, "it answers again")
             assert call.finish().verdict == "complete"
         assert gunicorn.worker_pids() == [pid]
         assert "WORKER TIMEOUT" not in gunicorn.log

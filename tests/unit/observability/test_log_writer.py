@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -147,7 +148,7 @@ def test_a_reader_that_is_gone_is_harmless(pipe: Pipe) -> None:
     for _ in range(3000):
         writer.write(b"x" * 100)
     writer.flush(10)
-    assert writer.dropped == 0
+    assert writer.dropped == 3000
 
 
 def test_a_reader_that_goes_while_the_pipe_is_full_is_harmless(pipe: Pipe) -> None:
@@ -268,3 +269,35 @@ writer.flush(30)
         fields: dict[str, Any] = json.loads(line)
         seen[fields["worker"]].append(fields["number"])
     assert all(numbers == list(range(2000)) for numbers in seen.values())
+
+
+def test_what_a_full_disk_took_no_more_of_is_counted_and_told_when_there_is_room(tmp_path: Path) -> None:
+    """By the bound on a file's size, which fails a write in the middle as a full disk does."""
+    program = f"""
+import resource, signal, sys
+from app.observability.log_writer import LogWriter
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+with open({str(tmp_path / "log")!r}, "wb", buffering=0) as file:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (250, resource.RLIM_INFINITY))
+    writer = LogWriter(file.fileno())
+    def say(word, count):
+        for number in range(count):
+            writer.write(b'{{"%s":%d,"pad":"%s"}}' % (word, number, b"x" * 20))
+            writer.flush()
+    say(b"before", 12)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    say(b"after", 2)
+    print(writer.dropped)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30)
+    assert done.returncode == 0, done.stderr
+    lines = (tmp_path / "log").read_bytes().splitlines()
+    dropped = int(done.stdout)
+    assert 4 <= dropped < 12
+    # One was torn; the others are each a line of their own.
+    torn = [line for line in lines if not line.endswith(b"}")]
+    assert len(torn) == 1
+    events = [json.loads(line) for line in lines if line not in torn]
+    assert [event["lines"] for event in events if event.get("event") == "log lines dropped"] == [dropped]
+    assert [event["after"] for event in events if "after" in event] == [0, 1]
+    assert sum("before" in event for event in events) == 12 - dropped
