@@ -15,6 +15,7 @@ GROUPS = (
 NEEDS = {
     "autoscaling-hpa": ("redis", "redis-sentinel"),
     "autoscaling-keda": ("redis", "redis-sentinel"),
+    "pod-deletion-cost": ("redis", "redis-sentinel"),
     "spot": ("redis", "redis-sentinel"),
     "tls": ("gateway-api",),
     "gateway-api/envoy-gateway": ("gateway-api",),

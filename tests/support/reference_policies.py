@@ -7,6 +7,8 @@ from tests.support.manifests import Manifest, containers, of_kind, pod_of, workl
 
 Manifests = Sequence[Manifest]
 Findings = Iterator[str]
+# Pods that policies name for those who have them.
+OF_COMPONENTS = {"redis", "deletion-cost"}
 
 
 def name_of(manifest: Manifest) -> str:
@@ -81,12 +83,12 @@ def dangling_network_policy(manifests: Manifests) -> Findings:
 
 
 def dangling_peer(manifests: Manifests) -> Findings:
-    """Peers in our own namespace that are no pods of ours; Redis' may belong to a component that was left out."""
+    """Peers in our own namespace that are no pods of ours; some belong to a component that was left out."""
     for policy in of_kind(manifests, "NetworkPolicy"):
         rules = policy["spec"].get("ingress", []) + policy["spec"].get("egress", [])
         for peer in (peer for rule in rules for peer in [*rule.get("from", []), *rule.get("to", [])]):
             labels = peer.get("podSelector", {}).get("matchLabels", {})
-            optional = labels.get("app.kubernetes.io/name") == "redis"
+            optional = OF_COMPONENTS & set(labels.values())
             if labels and not optional and not selected(manifests, peer["podSelector"]):
                 yield f"{name_of(policy)} names {labels}, which is no pod"
 
