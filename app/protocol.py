@@ -18,14 +18,12 @@ HEADERS_MAX = 200
 # For a head to come, as NGINX bounds it too (`client_header_timeout`).
 HEAD_SECONDS_MAX = 10.0
 
-# Among a request's headers, it makes Uvicorn answer with the same.
-CLOSE = (b"connection", b"close")
-
 
 class SluiceProtocol(HttpToolsProtocol):
     """One client connection."""
 
     _is_last = False
+    _is_left = False
     _head_bytes = 0
     _in_head = False
     _head_timer: TimerHandle | None = None
@@ -66,7 +64,13 @@ class SluiceProtocol(HttpToolsProtocol):
             raise ValueError(
                 "too many headers"
             )  # answered by `data_received`, as every error of the parser's callbacks
+        if self._is_left and self.resting and self.parser.get_method() == b"GET":
+            self.transport.close()
+            return
+        before = self.cycle
         super().on_headers_complete()
+        if self._is_last and self.cycle is not before:  # an upgrade has none
+            self.cycle.keep_alive = False  # the answer says so
 
     def _end_head(self) -> None:
         self._in_head, self._head_bytes = False, 0
@@ -82,16 +86,19 @@ class SluiceProtocol(HttpToolsProtocol):
         self._in_head = True
         scope: Any = self.scope
         set_wire(scope, self)
-        if self._is_last:
-            self.headers.append(CLOSE)
 
     def shutdown(self) -> None:
         """The worker begins to stop. Whoever keeps this connection is told with the next answer that it was the last;
-        Uvicorn closes one that rests, and a request that is just on its way gets no answer."""
+        Uvicorn closes one that rests, and a request that is just on its way gets no answer.
+
+        The same would become of a request that is sent just behind an answer that has begun by now, and so has not said
+        that it is the last. That connection stays, for what must not be asked twice. A GET, most likely that of the
+        reader who was asked to come back, gets no answer here: NGINX asks the next worker.
+        """
         self._is_last = True
         if self.cycle is not None and not self.resting:
-            self.headers.append(CLOSE)
-            self.cycle.keep_alive = False
+            self._is_left = bool(self.cycle.response_started)
+            self.cycle.keep_alive = self._is_left
 
     @property
     def resting(self) -> bool:

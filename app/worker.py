@@ -68,17 +68,14 @@ class DrainServer(Server):
     async def _wait_tasks_to_complete(self) -> None:
         drain = self._app.state.drain
         drain.begin()
-        linger_until = monotonic() + LINGER_SECONDS
-
-        def idle() -> bool:
-            return drain.idle and (monotonic() >= linger_until or not self.server_state.connections)
-
-        if not await self._idle_within(self._drain_seconds, idle, lambda: self.force_exit):
+        if not await self._idle_within(
+            self._drain_seconds, lambda: drain.idle, lambda: self.force_exit, LINGER_SECONDS
+        ):
+            # First, since nothing that came on them could be served any more.
+            self._close_resting()
             # Also in a hurry: nobody else would take the streams over before the lease is over.
             await drain.finish()
-            for connection in list(self.server_state.connections):
-                if isinstance(connection, SluiceProtocol) and connection.resting:
-                    connection.transport.close()  # nothing that came on it could be served any more
+            self._close_resting()
             await self._idle_within(FAREWELL_SECONDS, lambda: True, lambda: False)
         if left := set(self.server_state.tasks):
             log.warning("cancelling what is left", tasks=len(left))
@@ -91,13 +88,26 @@ class DrainServer(Server):
         # It has cut the waiting short. Uvicorn would now leave out the end of the lifespan, which is bounded as well.
         self.force_exit = False
 
-    async def _idle_within(self, seconds: float, idle: Callable[[], bool], hurry: Callable[[], bool]) -> bool:
-        deadline = monotonic() + seconds
-        while self.server_state.tasks or not idle():
-            if monotonic() >= deadline or hurry():
+    def _close_resting(self) -> None:
+        for connection in list(self.server_state.connections):
+            if isinstance(connection, SluiceProtocol) and connection.resting:
+                connection.transport.close()
+
+    async def _idle_within(
+        self, seconds: float, idle: Callable[[], bool], hurry: Callable[[], bool], linger_seconds: float = 0.0
+    ) -> bool:
+        """Until nothing is done here, and has not been for `linger_seconds` if a connection is left."""
+        now = monotonic()
+        deadline, idle_since = now + seconds, now
+        while True:
+            if self.server_state.tasks or not idle():
+                idle_since = now
+            elif not self.server_state.connections or now - idle_since >= linger_seconds:
+                return True
+            if now >= deadline or hurry():
                 return False
             await asyncio.sleep(0.05)
-        return True
+            now = monotonic()
 
 
 class SluiceWorker(UvicornWorker):  # type: ignore[misc]

@@ -39,6 +39,7 @@ class Drain:
         self._movable: set[Connection] = set()
         self._staying: set[Connection] = set()
         self._resting: set[Connection] = set()
+        self._let_go: set[LiveStream] = set()
         self._begun = False
         self._moving = False
         self._over = False
@@ -95,7 +96,9 @@ class Drain:
     async def finish(self) -> None:
         """The deadline: let go of everything that is left."""
         self._streams.takes_over = False
-        left = self._streams.owned
+        # The lifespan finishes again, for a server that did not: each is let go, and counted, once.
+        left = [live for live in self._streams.owned if live not in self._let_go]
+        self._let_go.update(left)
         if left:
             figures.add(RELEASED, len(left))
             log.warning("drain deadline reached, streams are released", streams=len(left))

@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -170,6 +171,48 @@ def test_a_worker_that_is_told_to_stop_while_it_starts_stops(chain: Chain, momen
     time.sleep(moment_seconds)
     os.kill(young, signal.SIGTERM)
     until(lambda: is_gone(young), START_SECONDS_MAX, "it has ended")
+
+
+def test_connections_to_a_worker_that_stops_are_told_which_answer_is_their_last(worker: tuple[Path, int]) -> None:
+    """Those that rested were used again and again, up to the deadline, behind which they were refused; those in the
+    middle of an answer were closed behind it, when NGINX had just sent another request on some."""
+    path, pid = worker
+    rested, *busy = kept(path), kept(path), kept(path)
+    assert asked(rested) == (200, None)
+    answers = [began(connection, question(20, 20)) for connection in busy]
+    assert [answer.getheader("connection") for answer in answers] == [None, None]
+    os.kill(pid, signal.SIGTERM)
+    time.sleep(0.5)
+    assert asked(rested) == (200, "close")
+    assert all(b"event: done" in answer.read() for answer in answers)
+    assert began(busy[0], question(1, 0)).getheader("connection") == "close"
+    # Of a GET NGINX asks the next worker: most likely a reader who was asked to leave this one.
+    with pytest.raises(http.client.RemoteDisconnected):
+        asked(busy[1])
+
+
+def kept(path: Path) -> http.client.HTTPConnection:
+    """A connection to a worker, to be used again."""
+    connection = http.client.HTTPConnection("localhost", timeout=20)
+    connection.sock = socket.socket(socket.AF_UNIX)
+    connection.sock.settimeout(20)
+    connection.sock.connect(str(path))
+    connection.auto_open = 0  # once it is closed, this fails
+    return connection
+
+
+def began(connection: http.client.HTTPConnection, asked_for: dict[str, Any]) -> http.client.HTTPResponse:
+    """A stream that has begun."""
+    connection.request("POST", NATIVE.path, json.dumps(asked_for), {"Content-Type": "application/json"})
+    return connection.getresponse()
+
+
+def asked(connection: http.client.HTTPConnection) -> tuple[int, str | None]:
+    """The status of an answer, and whether it is the connection's last."""
+    connection.request("GET", "/health")
+    answer = connection.getresponse()
+    answer.read()
+    return answer.status, answer.getheader("connection")
 
 
 def test_kept_connections_notice_nothing_of_a_worker_that_stops(chain: Chain) -> None:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest_asyncio
+from structlog.testing import capture_logs
 
 from app.errors import LogUnavailable
 from app.events import Token
@@ -56,7 +57,10 @@ async def test_what_is_left_at_the_deadline_was_not_taken_from_the_dead(here: Wo
     reader = await here.open(Steps(Token("a"), FOREVER))
     stream_id = reader.record.stream_id
     here.drain.begin()
-    await here.drain.finish()
+    with capture_logs() as lines:
+        await here.drain.finish()
+        await here.drain.finish()  # as the lifespan does behind the server
+    assert [line["streams"] for line in lines if line["event"].startswith("drain deadline")] == [1]
     assert await here.streams.backend.claim(stream_id, "worker-2", 1) == 2
     after = await here.streams.backend.describe(stream_id)
     assert after is not None
