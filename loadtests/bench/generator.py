@@ -83,10 +83,13 @@ def generating(
         "arrivals": demand.arrivals_per_second,
         "seed": demand.seed,
         "header": surface.header,
+        "host": surface.host,
     }
     if records is not None:
         options["records"] = records
     words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    if not surface.stamped:
+        words.append("--unstamped")
     process = spawn([str(programs / "load"), *words], core, subprocess.PIPE)
     overdue = threading.Timer(demand.ramp_seconds + demand.seconds + SLACK_SECONDS, process.kill)
     overdue.start()

@@ -1,4 +1,4 @@
-/* load: many concurrent event streams from 127.0.0.1, read by one thread, each reopened as it ends.
+/* load: many concurrent event streams of one server, read by one thread, each reopened as it ends.
  *
  *     load --port 8000 --path /v1/chat/completions --body '{...}' --streams 200 --ramp 5 --seconds 15 --stall-ms 100
  *
@@ -7,7 +7,7 @@
  * It then keeps the streams open, so that the caller can look at the memory of what serves them, until it is terminated.
  * With --arrivals, streams begin that often a second whatever the server does, at most --streams at a time; those that
  * find no place wait for one, and that is part of their latency. Tokens are what `origin` sends: the text
- * "@<index>:<CLOCK_MONOTONIC in ns>". */
+ * "@<index>:<CLOCK_MONOTONIC in ns>"; with --unstamped, whatever comes in an event `token`. --host is another machine's. */
 #include "arrivals.h"
 #include "clock.h"
 #include "histogram.h"
@@ -55,9 +55,10 @@ static struct {
     long seed; /* 0: evenly */
     double ramp_seconds, seconds, stall_ms;
     double arrivals_per_second; /* 0: a stream begins when another has ended */
-    const char *path, *body, *header;
+    bool unstamped;
+    const char *host, *path, *body, *header;
     const char *records;
-} options = {.body = "", .header = ""};
+} options = {.host = "127.0.0.1", .body = "", .header = ""};
 
 /* What went wrong counts from the first stream on, all else within the window. */
 static struct {
@@ -193,8 +194,10 @@ static void read_event(void *owner, const char *name, const char *data) {
         stream->ending = FINISHED;
     else if (strncmp(data, "{\"error\"", 8) == 0 || strcmp(name, "error") == 0)
         stream->ending = FAILED;
-    else
+    else if (!options.unstamped)
         count_tokens(stream, data);
+    else if (strcmp(name, "token") == 0)
+        count_token(stream, stream->next_index, now_ns());
 }
 
 static void fail_by_status(struct stream *stream, int status) {
@@ -379,9 +382,9 @@ static void measure(void) {
 
 static void write_request(void) {
     int size = snprintf(request, sizeof request,
-                        "POST %s HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: text/event-stream\r\n"
+                        "POST %s HTTP/1.1\r\nHost: %s:%d\r\nAccept: text/event-stream\r\n"
                         "Content-Type: application/json\r\n%s%sContent-Length: %zu\r\n\r\n%s",
-                        options.path, options.header, *options.header ? "\r\n" : "", strlen(options.body), options.body);
+                        options.path, options.host, options.port, options.header, *options.header ? "\r\n" : "", strlen(options.body), options.body);
     if (size < 0 || (size_t)size >= sizeof request) {
         fprintf(stderr, "load: the request exceeds %d bytes\n", REQUEST_BYTES_MAX);
         exit(2);
@@ -424,6 +427,12 @@ static void set_option(int name, const char *value) {
     case 'o':
         options.records = value;
         break;
+    case 't':
+        options.host = value;
+        break;
+    case 'x':
+        options.unstamped = true;
+        break;
     }
 }
 
@@ -434,14 +443,15 @@ static void read_options(int argc, char **argv) {
         {"ramp", required_argument, NULL, 'r'},    {"seconds", required_argument, NULL, 's'},
         {"stall-ms", required_argument, NULL, 'g'}, {"arrivals", required_argument, NULL, 'a'},
         {"seed", required_argument, NULL, 'e'},    {"header", required_argument, NULL, 'h'},
-        {"records", required_argument, NULL, 'o'}, {0}};
+        {"records", required_argument, NULL, 'o'}, {"host", required_argument, NULL, 't'},
+        {"unstamped", no_argument, NULL, 'x'},     {0}};
     int name;
     while ((name = getopt_long(argc, argv, "", names, NULL)) != -1)
         set_option(name, optarg);
     if (options.port < 1 || options.path == NULL || options.streams < 1 || options.ramp_seconds <= 0 ||
         options.seconds <= 0 || options.stall_ms <= 0) {
         fprintf(stderr, "usage: load --port PORT --path PATH --body JSON --streams N --ramp SECONDS --seconds SECONDS "
-                        "--stall-ms MS [--arrivals PER_SECOND] [--seed N] [--header 'NAME: VALUE'] [--records FILE]\n");
+                        "--stall-ms MS [--arrivals PER_SECOND] [--seed N] [--header 'NAME: VALUE'] [--records FILE] [--host HOST] [--unstamped]\n");
         exit(2);
     }
 }
@@ -450,7 +460,10 @@ int main(int argc, char **argv) {
     read_options(argc, argv);
     write_request();
     raise_file_limit();
-    server = loopback_address(options.port);
+    if (!find_address(options.host, options.port, &server)) {
+        fprintf(stderr, "load: %s has no IPv4 address\n", options.host);
+        return 1;
+    }
     epoll_fd = epoll_create1(0);
     streams = calloc((size_t)options.streams, sizeof *streams);
     if (options.records != NULL)

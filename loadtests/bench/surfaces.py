@@ -7,11 +7,16 @@ MODEL = "gpt-x"
 
 
 class Surface(NamedTuple):
-    """A streaming route, and the body and a header of a request to it."""
+    """A streaming route, and the body and a header of a request to it.
+
+    `host` is who is asked; without `stamped` its upstream is not our origin, and whatever it calls a token is one.
+    """
 
     path: str
     body: str
     header: str = ""
+    host: str = "127.0.0.1"
+    stamped: bool = True
 
 
 SURFACES = {

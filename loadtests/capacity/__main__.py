@@ -1,4 +1,7 @@
-"""`make capacity`: finds how many streams a worker carries, and says whether that can be believed."""
+"""`make capacity`: finds how many streams a worker carries, and says whether that can be believed.
+
+With --target it measures a Sluice that runs already, all of it, and leaves capacity.json alone.
+"""
 
 import argparse
 import shlex
@@ -14,11 +17,13 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from app.capacity import FILE
 from loadtests.bench.errors import BenchError
 from loadtests.bench.processes import REPOSITORY
+from loadtests.bench.report import machine
 from loadtests.bench.surfaces import SURFACES
 from loadtests.bench.systems import SYSTEMS
 from loadtests.capacity.objectives import Objectives, UnknownProfile, objectives
 from loadtests.capacity.page import page
 from loadtests.capacity.point import Model, Point
+from loadtests.capacity.remote import SIMULATOR, Remote, RemoteTarget, UnusableTarget
 from loadtests.capacity.result import Answer, Question, answer, write
 from loadtests.capacity.summary import markdown
 from loadtests.capacity.sweep import Bounds, Measure, Sweep, sweep
@@ -27,6 +32,7 @@ from loadtests.capacity.target import LocalTarget, Site
 # Everything of the last run: records, logs, points, report. The answer itself goes to deploy/.
 STATE = REPOSITORY / "var" / "capacity"
 OWN_GENERATOR = "loadtests/bench (C), on another core of the same machine, as is the upstream"
+FAR_GENERATOR = "loadtests/bench (C), on {machine}"
 # Valid, not valid, wrong options.
 EXIT_VALID, EXIT_INVALID, EXIT_USAGE = 0, 1, 2
 # Of a point, beside ramp and window: settling, and what its clients leave behind. Only the bar needs it.
@@ -38,21 +44,25 @@ def main(words: Sequence[str] | None = None) -> int:
     """The exit code."""
     options = read_options(words)
     console = Console(stderr=True)
+    command = shlex.join(["python", "-m", "loadtests.capacity", *(sys.argv[1:] if words is None else words)])
     try:
         due = objectives(options.profile)
         options.state.mkdir(parents=True, exist_ok=True)
-        found = measure(options, due, console)
-    except (BenchError, UnknownProfile) as error:
-        console.print(f"capacity: {error}", markup=False)
-        return EXIT_USAGE if isinstance(error, UnknownProfile) else EXIT_INVALID
+        found, question = measure(options, due, console, command)
+    except (BenchError, UnknownProfile, UnusableTarget) as error:
+        console.print(f"capacity: {error}", markup=False, soft_wrap=True)
+        return EXIT_INVALID if isinstance(error, BenchError) else EXIT_USAGE
     except KeyboardInterrupt:
         return EXIT_INVALID
-    command = shlex.join(["python", "-m", "loadtests.capacity", *(sys.argv[1:] if words is None else words)])
-    told = answer(found, Question(options.profile, due, options.system, OWN_GENERATOR, command))
+    told = answer(found, question)
     leave(options.state, found, told, due)
     if not options.no_write:
         write(told, options.output)
     sys.stdout.write(markdown(found, told, due))
+    if told.lacks and not options.no_write:
+        console.print(
+            f"{options.output.name} stays as it is: this run lacks {told.lacks}", markup=False, soft_wrap=True
+        )
     return EXIT_VALID if told.valid else EXIT_INVALID
 
 
@@ -60,6 +70,11 @@ def read_options(words: Sequence[str] | None) -> argparse.Namespace:
     """The options, their defaults and what they are for."""
     defaults = Bounds()
     parser = argparse.ArgumentParser(prog="python -m loadtests.capacity", description=__doc__)
+    parser.add_argument("--target", default="", help="http://host:port of a Sluice that runs already, to measure that")
+    parser.add_argument(
+        "--ops", action="append", default=[], help="http://host:port of the target's figures; once for each pod"
+    )
+    parser.add_argument("--model", default=SIMULATOR, help="of the target; any but the simulator has its own pace")
     parser.add_argument("--profile", default="chat", help="of loadtests/profiles.yaml: the traffic and its objectives")
     parser.add_argument("--system", choices=SYSTEMS, default="nginx", help="what is started and measured")
     parser.add_argument("--surface", choices=SURFACES, default="openai", help="which route")
@@ -75,28 +90,43 @@ def read_options(words: Sequence[str] | None) -> argparse.Namespace:
     options = parser.parse_args(words)
     if not 1 <= options.streams_min <= options.streams_max or options.repetitions < 1:
         parser.error("1 ≤ --streams-min ≤ --streams-max, and at least one repetition")
+    if options.ops and not options.target:
+        parser.error("--ops is of a --target")
     if min(options.seconds, options.confirm_seconds) <= 0:
         parser.error("--seconds and --confirm-seconds are above 0")
     return options
 
 
-def measure(options: argparse.Namespace, due: Objectives, console: Console) -> Sweep:
-    """The sweep, with its progress on stderr."""
+def measure(options: argparse.Namespace, due: Objectives, console: Console, command: str) -> tuple[Sweep, Question]:
+    """The sweep, with its progress on stderr, and what it was about."""
     bounds = Bounds(
         options.streams_min, options.streams_max, options.repetitions, options.seconds, options.confirm_seconds
     )
-    surface = SURFACES[options.surface]._replace(header=options.header)
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with (
-        LocalTarget(Site(options.system, surface, options.state), due) as target,
+        target_of(options, due) as target,
         Progress(*columns, console=console, transient=True) as progress,
     ):
-        return sweep(
+        found = sweep(
             with_progress(target, due, progress),
             due,
             bounds,
-            lambda line: progress.console.print(line, highlight=False),
+            lambda line: progress.console.print(line, highlight=False, soft_wrap=True),
         )
+    question = Question(options.profile, due, options.system, OWN_GENERATOR, command)
+    if isinstance(target, RemoteTarget):
+        version = target.idle.version if target.idle else "unknown"
+        generator = FAR_GENERATOR.format(machine=machine())
+        question = question._replace(target=options.target, version=version, generator=generator)
+    return found, question
+
+
+def target_of(options: argparse.Namespace, due: Objectives) -> LocalTarget | RemoteTarget:
+    """What is measured: something that is started here, or runs elsewhere."""
+    if options.target:
+        return RemoteTarget(Remote(options.target, options.ops, options.model, options.header, options.state), due)
+    surface = SURFACES[options.surface]._replace(header=options.header)
+    return LocalTarget(Site(options.system, surface, options.state), due)
 
 
 def with_progress(target: Measure, due: Objectives, progress: Progress) -> Measure:
@@ -128,6 +158,9 @@ def leave(folder: Path, found: Sweep, told: Answer, due: Objectives) -> None:
     (folder / "points.json").write_bytes(msgspec.json.format(msgspec.json.encode(found.points + found.confirmations)))
     (folder / "report.md").write_text(markdown(found, told, due))
     (folder / "report.html").write_text(page(found, told, due))
+    if told.target:
+        (folder / "capacity.json").unlink(missing_ok=True)  # of a run before
+        return
     (folder / "capacity.json").write_bytes(msgspec.json.format(msgspec.json.encode(told.document)) + b"\n")
 
 

@@ -27,7 +27,7 @@ def page(found: Sweep, answer: Answer, due: Objectives) -> str:
     figures = [_throughput(found), _kept(found, due), _latency(found, due), _cost(found)]
     plots = "\n".join(figure.to_html(full_html=False, include_plotlyjs=False) for figure in figures)
     colour = "valid" if answer.valid else "invalid"
-    title = f"{answer.document['streams_per_worker']} streams per worker"
+    title = html.escape(answer.title)
     return (
         f"<!doctype html>\n<html lang='en'><head><meta charset='utf-8'><title>{title}</title>"
         f"<style>{STYLE}</style><script>{get_plotlyjs()}</script></head><body><h1 class='{colour}'>"

@@ -1,4 +1,4 @@
-"""capacity.json: what a sweep comes to, as the schema beside it describes it. Only a valid sweep is written there."""
+"""capacity.json: what a sweep comes to, as its schema describes it. Only a valid and whole one is written there."""
 
 import hashlib
 import json
@@ -21,7 +21,7 @@ from loadtests.bench.report import machine
 from loadtests.capacity import limits, usl
 from loadtests.capacity.knee import knee
 from loadtests.capacity.objectives import Objectives
-from loadtests.capacity.point import Point
+from loadtests.capacity.point import Cost, Point
 from loadtests.capacity.sweep import Sweep, curve
 from loadtests.capacity.verdict import reasons
 
@@ -31,24 +31,42 @@ LIBRARIES = ("gunicorn", "uvicorn", "uvicorn-worker", "uvloop", "lmdb")
 
 
 class Question(NamedTuple):
-    """What was asked: the profile and its objectives, of which system, by which command."""
+    """What was asked: the profile and its objectives, of which system, by which command.
+
+    `target` is the address of one that runs elsewhere, `version` what it says it is.
+    """
 
     profile: str
     due: Objectives
     system: str
     generator: str
     command: str
+    target: str = ""
+    version: str = ""
 
 
 class Answer(NamedTuple):
-    """The document, and why it cannot be believed, if so."""
+    """The document, and why it cannot be believed, if so. Of a `target` elsewhere, a worker is all of it."""
 
     document: dict[str, Any]
     reasons: list[str]
+    target: str = ""
 
     @property
     def valid(self) -> bool:
         return not self.reasons
+
+    @property
+    def title(self) -> str:
+        of = f"streams at {self.target}" if self.target else "streams per worker"
+        return f"{self.document['streams_per_worker']} {of}"
+
+    @property
+    def lacks(self) -> str:
+        """What capacity.json must have and this does not; nothing when it is complete."""
+        if self.target:
+            return "the figures of one worker on one core, with its share of NGINX"
+        return ", ".join(name for name in Cost.__struct_fields__ if self.document[name] is None)
 
 
 def answer(found: Sweep, question: Question) -> Answer:
@@ -88,25 +106,25 @@ def answer(found: Sweep, question: Question) -> Answer:
         },
         **_shape(found),
         "verdict": {"valid": not complaints, "reasons": complaints},
-        "machine": f"{machine()}, {os.cpu_count()} cores",
+        "machine": question.target or f"{machine()}, {os.cpu_count()} cores",
         "generator": question.generator,
-        "versions": versions(),
+        "versions": {"sluice": question.version} if question.target else versions(),
         "config_sha256": config_sha256(question, os.environ),
     }
     jsonschema.Draft202012Validator(json.loads(SCHEMA.read_text())).validate(document)
-    return Answer(document, complaints)
+    return Answer(document, complaints, question.target)
 
 
 def write(found: Answer, file: Path) -> None:
-    """Leaves the document in `file`, unless it cannot be believed."""
-    if found.valid:
+    """Leaves the document in `file`, unless it cannot be believed or lacks something."""
+    if found.valid and not found.lacks:
         file.write_text(json.dumps(found.document, indent=2) + "\n")
 
 
 def config_sha256(question: Question, environment: Mapping[str, str]) -> str:
     """Of what changes the figures and is not a version: two results compare only where this is the same."""
     ours = {name: value for name, value in environment.items() if name.startswith("SLUICE_")}
-    said = [question.profile, msgspec.to_builtins(question.due), question.system, ours]
+    said = [question.profile, msgspec.to_builtins(question.due), question.target or question.system, ours]
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 

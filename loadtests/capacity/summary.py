@@ -17,14 +17,13 @@ HEADINGS = (
 
 def markdown(found: Sweep, answer: Answer, due: Objectives) -> str:
     """Verdict, number, how it was come by, and every point."""
-    document = answer.document
     return "\n".join(
         [
-            f"# {document['streams_per_worker']} streams per worker: {'VALID' if answer.valid else 'INVALID'}",
+            f"# {answer.title}: {'VALID' if answer.valid else 'INVALID'}",
             "",
             *[f"- {reason}" for reason in answer.reasons],
             *([""] if answer.reasons else []),
-            *_facts(document),
+            *_facts(answer),
             "",
             *_table(sorted(found.points, key=lambda point: point.streams) + found.confirmations, due),
             "",
@@ -42,7 +41,8 @@ DEFINITIONS = (
 )
 
 
-def _facts(document: dict[str, Any]) -> list[str]:
+def _facts(answer: Answer) -> list[str]:
+    document = answer.document
     low, high = document["streams_per_worker_interval"]
     bound, bends = document["objectives"], document["knee"]
     return [
@@ -58,12 +58,18 @@ def _facts(document: dict[str, Any]) -> list[str]:
         f"- Cost at that load: {_number(document['cpu_us_per_token'])} µs of CPU a token and "
         f"{_number(document['nginx_cpu_us_per_token'])} in NGINX, {_number(document['kib_per_stream'])} KiB a stream "
         f"and {_number(document['nginx_kib_per_stream'])} in NGINX.",
-        f"- A pod of {document['workers_per_pod']} workers: {document['streams_per_pod']} streams; the autoscaler acts "
-        f"at {document['hpa_target_streams_per_pod']}, NGINX lets {document['nginx_streams_max']} through.",
+        *([] if answer.target else [_pod(document)]),
         f"- {document['machine']}. Generator: {document['generator']}.",
         f"- {document['measured_at']}, `{document['command']}`; "
         + ", ".join(f"{name} {version}" for name, version in document["versions"].items()),
     ]
+
+
+def _pod(document: dict[str, Any]) -> str:
+    return (
+        f"- A pod of {document['workers_per_pod']} workers: {document['streams_per_pod']} streams; the autoscaler acts "
+        f"at {document['hpa_target_streams_per_pod']}, NGINX lets {document['nginx_streams_max']} through."
+    )
 
 
 def _table(points: Sequence[Point], due: Objectives) -> list[str]:

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import NamedTuple, Self
 
 from loadtests.bench.build import build
-from loadtests.bench.figures import Percentiles
+from loadtests.bench.figures import Figures, Percentiles
 from loadtests.bench.generator import Demand
 from loadtests.bench.measurement import SETTLE_SECONDS, Bed, Bench, Row
 from loadtests.bench.processes import choose_cores
@@ -56,7 +56,8 @@ class LocalTarget:
         file = self._site.folder / f"{self._site.system}-{model}-{streams}-{seed}.jsonl"
         row = bed.row(demand, file)
         time.sleep(SETTLE_SECONDS)
-        return _point(row, read_records(file), model, streams, seed, self._due)
+        seen = health(row.figures, row.generator_core_busy_percent, row.neighbours_percent)
+        return point_of(row.figures, read_records(file), (model, streams, seed), seen, _cost(row, streams), self._due)
 
     def _fresh(self, model: Model, seed: int) -> Bed:
         """The bed of this run, after the one before has ended."""
@@ -72,24 +73,34 @@ class LocalTarget:
         return self._bed
 
 
-def _point(row: Row, records: list[Record], model: Model, streams: int, seed: int, due: Objectives) -> Point:
-    figures = row.figures
-    places = row.streams / streams  # the bench divides memory by places
-    health = Health(
+def health(figures: Figures, generator_busy_percent: float, neighbours_percent: float | None) -> Health:
+    """How the generator in C fared, and the cores."""
+    return Health(
         in_flight_mean=figures.in_flight_mean,
         lag_p99_ms=figures.lag_ms.p99,
         start_lag_p99_ms=figures.start_lag_ms.p99,
-        generator_busy_percent=row.generator_core_busy_percent,
-        neighbours_percent=row.neighbours_percent,
+        generator_busy_percent=generator_busy_percent,
+        neighbours_percent=neighbours_percent,
         scheduled=figures.scheduled,
         waiting=figures.waiting,
     )
-    cost = Cost(
+
+
+def _cost(row: Row, streams: int) -> Cost:
+    places = row.streams / streams  # the bench divides memory by places
+    return Cost(
         row.gunicorn_cpu_us_per_token,
         row.nginx_cpu_us_per_token,
         None if row.gunicorn_kib_per_stream is None else row.gunicorn_kib_per_stream * places,
         None if row.nginx_kib_per_stream is None else row.nginx_kib_per_stream * places,
     )
+
+
+def point_of(
+    figures: Figures, records: list[Record], load: tuple[Model, int, int], seen: Health, cost: Cost, due: Objectives
+) -> Point:
+    """The point of a load (model, streams, seed) that the generator in C made."""
+    model, streams, seed = load
     return make_point(
         model=model,
         streams=streams,
@@ -98,7 +109,7 @@ def _point(row: Row, records: list[Record], model: Model, streams: int, seed: in
         tokens=figures.tokens,
         records=records,
         gap_ms=_named(figures.gap_ms),
-        health=health,
+        health=seen,
         cost=cost,
         due=due,
     )

@@ -44,7 +44,7 @@ def main(words: Sequence[str] | None = None) -> int:
         origin = common_load(ORIGIN, options, due)
         found = [measure(name, options, due, origin, console) for name in options.only]
     except BenchError as error:
-        console.print(f"compare: {error}", markup=False)
+        console.print(f"compare: {error}", markup=False, soft_wrap=True)
         return 1
     document = {
         "measured_at": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
@@ -60,7 +60,7 @@ def main(words: Sequence[str] | None = None) -> int:
         FILE.write_text(json.dumps(document, indent=2) + "\n")
     sys.stdout.write(markdown(document))
     for complaint in complaints:
-        console.print(f"INVALID: {complaint}", markup=False)
+        console.print(f"INVALID: {complaint}", markup=False, soft_wrap=True)
     return 1 if complaints else 0
 
 
@@ -98,7 +98,7 @@ def measure(name: str, options: argparse.Namespace, due: Objectives, origin: Poi
         if options.streams_max:
             bounds = Bounds(streams_min=STREAMS_MIN, streams_max=options.streams_max, seconds=options.seconds)
             points, outside = search(
-                target, due, bounds, lambda line: console.print(line, markup=False, highlight=False)
+                target, due, bounds, lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True)
             )
             carried = None if outside and outside.endswith("--streams-min") else boundary(points, due).streams
             near = [each for each in points if carried is None or each.streams <= 1.1 * carried]

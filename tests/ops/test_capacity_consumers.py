@@ -156,7 +156,8 @@ def test_the_alert_fires_above_the_measured_number(copy: Copy) -> None:
     (operators,) = copy.documents("k8s/components/monitoring/prometheusrule.yaml")
 
     for groups in (plain["groups"], operators["spec"]["groups"]):
-        (alert,) = [rule for group in groups for rule in group["rules"] if rule.get("alert") == "SluiceCapacityExceeded"]
+        rules = [rule for group in groups for rule in group["rules"]]
+        (alert,) = [rule for rule in rules if rule.get("alert") == "SluiceCapacityExceeded"]
         assert f"({STREAMS} * sum by (namespace, job) (sluice_workers)) > 1" in alert["expr"]
         assert f"the {STREAMS} streams a worker" in alert["annotations"]["description"]
 

@@ -7,9 +7,10 @@ import sys
 from pathlib import Path
 
 import jsonschema
+import pytest
 
 from app.capacity import FILE
-from tests.support.chain import HOME
+from tests.support.chain import HOME, Chain
 
 LIMIT = 12
 # Of CPU a token, to Uvicorn with StreamingResponse and httpx: 0.8 where this was written. A machine that is busy moves
@@ -52,6 +53,43 @@ def test_a_limit_that_nginx_was_given_is_found_and_told_by_the_schema(tmp_path: 
     assert "<h1 class=" in (tmp_path / "state" / "report.html").read_text()
     records = list((tmp_path / "state").glob("nginx-closed-16-1.jsonl"))
     assert any(json.loads(line)["outcome"] == "http_429" for file in records for line in file.read_text().splitlines())
+
+
+def test_a_server_that_runs_already_is_measured_and_leaves_the_number_alone(tmp_path: Path) -> None:
+    output, state, limit = tmp_path / "capacity.json", tmp_path / "state", 2
+    with Chain(workers=1, env={"SLUICE_EDGE_STREAMS_MAX": str(limit)}) as chain:
+        words = ("--target", chain.url, "--ops", chain.metrics_url, "--profile", "smoke", "--repetitions", "1")
+        bounds = ("--streams-min", "2", "--streams-max", "8", "--seconds", "1.5", "--confirm-seconds", "2")
+        files = ("--output", str(output), "--state", str(state))
+        done = run("loadtests.capacity", *words, *bounds, *files, seconds=110)
+        refused = run("loadtests.capacity", "--target", chain.url, "--model", "nobody", *files, seconds=60)
+
+    facts = (state / "report.md").read_text()
+    assert f"- Boundary: {limit} streams" in facts or f"- Boundary: {limit + 1} streams" in facts, done.stderr
+    assert f" streams at {chain.url}: " in done.stdout.splitlines()[0]
+    points = json.loads((state / "points.json").read_text())
+    # Every tenth of a second of the workers' time counts, which few tokens share here.
+    assert sum(point["cost"]["cpu_us_per_token"] for point in points) > 0
+    assert {point["cost"]["nginx_cpu_us_per_token"] for point in points} == {None}
+    assert not output.exists()
+    assert not (state / "capacity.json").exists()
+    assert "capacity.json stays as it is: this run lacks the figures of one worker" in " ".join(done.stderr.split())
+    assert refused.returncode == 1
+    assert "does not stream 'nobody' to us: " in " ".join(refused.stderr.split())
+
+
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [
+        ("https://127.0.0.1:1", "The generator speaks no TLS"),
+        ("http://127.0.0.1:1", "does not stream 'simulator' to us"),
+    ],
+)
+def test_an_address_that_cannot_be_measured_is_refused_with_the_reason(target: str, said: str, tmp_path: Path) -> None:
+    done = run("loadtests.capacity", "--target", target, "--state", str(tmp_path), seconds=60)
+
+    assert done.returncode in {1, 2}
+    assert said in " ".join(done.stderr.split())
 
 
 def test_a_token_costs_little_more_than_in_what_people_write_without_any_of_it(tmp_path: Path) -> None:
