@@ -45,6 +45,11 @@ def generator_complaints(point: Point) -> list[str]:
     return found
 
 
+def is_exhausted(point: Point) -> bool:
+    """Whether the generator's core had nothing left: what carries more cannot be told with it."""
+    return (point.health.generator_busy_percent or 0.0) > GENERATOR_BUSY_PERCENT_MAX
+
+
 def load_complaints(point: Point) -> list[str]:
     """How the load differed from the one that the point is named after."""
     found = []

@@ -6,6 +6,7 @@ profile. One worker, one core, the same upstream: figures of one run, which only
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -24,7 +25,7 @@ from loadtests.capacity.objectives import Objectives, objectives
 from loadtests.capacity.point import Point
 from loadtests.capacity.sweep import Bounds, search
 from loadtests.capacity.target import LocalTarget, Site
-from loadtests.capacity.verdict import generator_complaints, reasons
+from loadtests.capacity.verdict import generator_complaints, is_exhausted, reasons
 from loadtests.compare.peers import PEERS, versions
 from loadtests.compare.table import FILE, markdown
 
@@ -91,7 +92,7 @@ def measure(name: str, options: argparse.Namespace, due: Objectives, origin: Poi
     """One system: its cost at the load that all carry, and how far it goes."""
     console.print(f"measuring {PEERS[name][0]}", markup=False)
     complaints: list[str] = []
-    carried: float | None = None
+    carried, more = None, False
     with LocalTarget(site(name, options.state), due) as target:
         point = target("closed", options.streams, 1, options.seconds)
         complaints += reasons([point], due)
@@ -100,7 +101,7 @@ def measure(name: str, options: argparse.Namespace, due: Objectives, origin: Poi
             points, outside = search(
                 target, due, bounds, lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True)
             )
-            carried = None if outside and outside.endswith("--streams-min") else boundary(points, due).streams
+            carried, more = how_far(points, outside, due)
             near = [each for each in points if carried is None or each.streams <= 1.1 * carried]
             complaints += [text for each in near for text in generator_complaints(each)]
     cost = point.cost
@@ -112,9 +113,26 @@ def measure(name: str, options: argparse.Namespace, due: Objectives, origin: Poi
         # None: no stream began within the window, so slow is it.
         "added_ttft_p50_ms": point.ttft_ms["p50"] - origin.ttft_ms["p50"] if point.ttft_ms else None,
         "streams_carried": carried,
+        "streams_more": more,
         "streams_told": f"fewer than {STREAMS_MIN}" if options.streams_max else "–",
         "complaints": complaints,
     }
+
+
+def how_far(points: Sequence[Point], outside: str | None, due: Objectives) -> tuple[float | None, bool]:
+    """How many streams it carries (None: not even the fewest), and whether that is only the least that it does.
+
+    What is faster than the generator cannot be loaded until it misses an objective: its number is the largest load
+    below the one at which the generator was at its end.
+    """
+    if outside and outside.endswith("--streams-min"):
+        return None, False
+    beyond = [each.streams for each in points if is_exhausted(each)]
+    kept = [each.streams for each in points if not each.misses(due) and each.streams < min(beyond, default=math.inf)]
+    found = boundary(points, due).streams
+    if kept and beyond and min(beyond) <= 1.1 * found:
+        return float(max(kept)), True
+    return found, outside is not None
 
 
 if __name__ == "__main__":

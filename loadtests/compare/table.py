@@ -18,8 +18,9 @@ def markdown(document: dict[str, Any]) -> str:
             ratio(each["cpu_us_per_token"], first["cpu_us_per_token"]),
             "–" if each["added_ttft_p50_ms"] is None else f"{each['added_ttft_p50_ms']:.1f}",
             f"{each['kib_per_stream']:.0f}",
-            f"{each['streams_carried']:.0f}" if each["streams_carried"] else each["streams_told"],
-            ratio(each["streams_carried"], first["streams_carried"]),
+            f"{_over(each)}{each['streams_carried']:.0f}" if each["streams_carried"] else each["streams_told"],
+            (_over(each) if first["streams_carried"] else "")
+            + ratio(each["streams_carried"], first["streams_carried"]),
         ]
         for each in document["systems"]
     ]
@@ -30,6 +31,11 @@ def markdown(document: dict[str, Any]) -> str:
         f"objectives of the profile `{document['profile']}`. {document['machine']}, {document['measured_at']}."
     )
     return "\n".join([*lines, "", note, ""])
+
+
+def _over(system: dict[str, Any]) -> str:
+    """Before a number that was the most that could be tried."""
+    return "over " if system["streams_more"] else ""
 
 
 def ratio(value: float | None, base: float | None) -> str:

@@ -4,12 +4,16 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from app.capacity import FILE
+from loadtests.capacity.point import Point
 from loadtests.compare import table
+from loadtests.compare.__main__ import how_far
 from loadtests.compare.table import markdown, ratio
 from scripts import figures_reference
+from tests.unit.loadtests.capacity.points import CHAT, SOUND, loaded
 
 
 def system(name: str, **changes: Any) -> dict[str, Any]:
@@ -21,6 +25,7 @@ def system(name: str, **changes: Any) -> dict[str, Any]:
         "added_ttft_p50_ms": 2.0,
         "streams_carried": 400.0,
         "streams_told": "fewer than 8",
+        "streams_more": False,
         "complaints": [],
     } | changes
 
@@ -34,7 +39,7 @@ DOCUMENT = {
     "systems": [
         system("sluice"),
         system("litellm", cpu_us_per_token=780.0, streams_carried=None, added_ttft_p50_ms=None),
-        system("nginx", cpu_us_per_token=30.0, streams_carried=1200.0),
+        system("nginx", cpu_us_per_token=30.0, streams_carried=1200.0, streams_more=True),
     ],
 }
 
@@ -45,8 +50,37 @@ def test_each_system_is_told_with_its_ratio_to_the_first() -> None:
     assert rows == [
         ["sluice", "60", "1.00", "2.0", "40", "400", "1.00"],
         ["litellm 1.2.3", "780", "13.00", "–", "40", "fewer than 8", "–"],
-        ["nginx", "30", "0.50", "2.0", "40", "1200", "3.00"],
+        ["nginx", "30", "0.50", "2.0", "40", "over 1200", "over 3.00"],
     ]
+
+
+def at(streams: int, limit: float, busy_percent: float) -> Point:
+    health = msgspec.structs.replace(SOUND, in_flight_mean=streams, generator_busy_percent=busy_percent)
+    return msgspec.structs.replace(loaded(streams, limit), health=health)
+
+
+@pytest.mark.parametrize(
+    ("limit", "outside", "told"),
+    [
+        (300, None, (300, False)),
+        (9000, "1024 streams kept every objective: raise --streams-max", (1024, True)),
+        (1, "8 streams missed an objective: lower --streams-min", (None, False)),
+    ],
+)
+def test_a_system_is_told_by_its_boundary_or_by_the_most_that_was_tried(
+    limit: float, outside: str | None, told: tuple[float | None, bool]
+) -> None:
+    points = [at(streams, limit, 50) for streams in (8, 64, 256, 280, 300, 320, 512, 1024)]
+
+    streams, more = how_far(points, outside, CHAT)
+    assert (streams and pytest.approx(streams, rel=0.05), more) == told
+
+
+def test_what_is_faster_than_the_generator_is_told_to_carry_more_than_was_tried() -> None:
+    """1,024 streams seem to be missed, at which the generator had no core left."""
+    points = [at(256, 700, 30), at(512, 700, 60), at(1024, 700, 99), at(768, 700, 97)]
+
+    assert how_far(points, None, CHAT) == (512, True)
 
 
 def test_nothing_has_a_ratio_to_nothing() -> None:
