@@ -34,3 +34,12 @@ def selectors(expression: str) -> list[tuple[str, Matchers]]:
 
 def metric_names(expression: str) -> set[str]:
     return {name for name, _ in selectors(expression) if name}
+
+
+def grouped_by(expression: str) -> set[str]:
+    """The labels that sums and the like name."""
+    found: set[str] = set()
+    for node in nodes(expression):
+        if isinstance(node, promql_parser.AggregateExpr) and node.modifier is not None:
+            found |= set(node.modifier.labels)
+    return found
