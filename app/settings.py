@@ -15,6 +15,8 @@ from app.capacity import capacity
 from app.timeouts import TimeoutsError, check, ledger
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
+# NGINX counts with 16 bits, and refuses a configuration that says more (limit_conn).
+EDGE_STREAMS_MAX = 65_535
 
 
 # As browsers write them: no path, no slash at the end, no default port.
@@ -63,10 +65,16 @@ class Settings(BaseSettings):
         "", description="host:port of NGINX's /stub_status and health besides the Unix socket `ops.sock`; loopback."
     )
     edge_streams_max: int | None = Field(
-        None, ge=1, description="Most requests that NGINX lets generate or stream at a time; more get 429."
+        None,
+        ge=1,
+        le=EDGE_STREAMS_MAX,
+        description="Most requests that NGINX lets generate or stream at a time; more get 429.",
     )
     client_streams_max: int | None = Field(
-        None, ge=1, description="The same for one client: one key, or one address without a key. By default, all of it."
+        None,
+        ge=1,
+        le=EDGE_STREAMS_MAX,
+        description="The same for one client: one key, or one address without a key. By default, all of it.",
     )
     client_requests_per_second: int = Field(
         1000, ge=1, le=100_000, description="Requests that one client may begin in a second; more get 429."

@@ -15,13 +15,18 @@ from pathlib import Path
 from typing import Any
 
 from app.capacity import capacity
-from app.settings import Settings, SettingsError, load_settings
+from app.security.address import parse_networks
+from app.settings import EDGE_STREAMS_MAX, Settings, SettingsError, load_settings
 from app.timeouts import ledger
 from deploy import listen, nginx_config, preflight
 from deploy.nginx_build import look_at
 
-# What server_name takes without a quote, except regular expressions.
-NAMES = re.compile(r"[\w.*\-\[\]: ]*")
+# What server_name takes without a quote, except regular expressions; a wildcard is the first label or the last.
+NAME = re.compile(r"\[[0-9a-fA-F:.]+\]|(\*\.|\.)?[\w-]+(\.[\w-]+)*|[\w-]+(\.[\w-]+)*\.\*")
+NAME_CHARACTERS_MAX = 253
+HOST = re.compile(r"[\w.-]+|[0-9a-fA-F]*:[0-9a-fA-F:]+")
+ADDRESS = re.compile(r"([\w.-]+|\[[0-9a-fA-F:.]+\]):(\d{1,5})")
+PORT_MAX = 65_535
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,8 @@ class Edge:
             SettingsError: a setting cannot go into it.
         """
         settings, build = self.settings, look_at(self.nginx)
+        if settings.tls_certificate and settings.tls_port == settings.port:
+            raise SettingsError(f"SLUICE_TLS_PORT: is PORT already (both are {settings.port})")
         found = values(
             settings,
             listen=self._address(settings.port),
@@ -97,8 +104,18 @@ def values(settings: Settings, **placed: Any) -> dict[str, str]:
     Raises:
         SettingsError: one of them cannot go into NGINX's configuration.
     """
-    if not NAMES.fullmatch(settings.server_names):
-        raise SettingsError(f"SLUICE_SERVER_NAMES: should be names of hosts (it is {settings.server_names!r})")
+    for name in settings.server_names.split():
+        if len(name) > NAME_CHARACTERS_MAX or not NAME.fullmatch(name):
+            raise SettingsError(f"SLUICE_SERVER_NAMES: should be names of hosts ({name[:80]!r} is none)")
+    if not HOST.fullmatch(settings.host):
+        raise SettingsError(f"SLUICE_HOST: should be an address, without brackets or port (it is {settings.host!r})")
+    address = ADDRESS.fullmatch(settings.ops_bind)
+    if settings.ops_bind and (address is None or not 1 <= int(address[2]) <= PORT_MAX):
+        raise SettingsError(f"SLUICE_OPS_BIND: should be host:port (it is {settings.ops_bind!r})")
+    try:
+        parse_networks(settings.trusted_proxies)
+    except ValueError as error:
+        raise SettingsError(f"SLUICE_TRUSTED_PROXIES: {error}") from None
     return nginx_config.values(
         waits=ledger() | settings.derived_waits(),
         streams_max=settings.edge_streams_max or streams_max(settings),
@@ -111,10 +128,11 @@ def values(settings: Settings, **placed: Any) -> dict[str, str]:
 
 
 def streams_max(settings: Settings) -> int:
-    """What NGINX lets through where nothing was said: what the workers admit, times what capacity.json says."""
+    """What NGINX lets through where nothing was said: what the workers admit, times what capacity.json says, as far as
+    NGINX counts."""
     found = capacity()
     factor = found.nginx_streams_max / (found.admission_streams_per_worker * found.workers_per_pod)
-    return math.ceil(factor * settings.streams_max * settings.workers)
+    return min(EDGE_STREAMS_MAX, math.ceil(factor * settings.streams_max * settings.workers))
 
 
 def url(settings: Settings) -> str:
