@@ -102,7 +102,8 @@ def measure(name: str, options: argparse.Namespace, due: Objectives, origin: Poi
                 target, due, bounds, lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True)
             )
             carried, more = how_far(points, outside, due)
-            near = [each for each in points if carried is None or each.streams <= 1.1 * carried]
+            beyond = 1.0 if more else 1.1  # what lies near the boundary decides; there is none of what carries more
+            near = [each for each in points if carried is None or each.streams <= beyond * carried]
             complaints += [text for each in near for text in generator_complaints(each)]
     cost = point.cost
     return {
@@ -127,12 +128,12 @@ def how_far(points: Sequence[Point], outside: str | None, due: Objectives) -> tu
     """
     if outside and outside.endswith("--streams-min"):
         return None, False
-    beyond = [each.streams for each in points if is_exhausted(each)]
-    kept = [each.streams for each in points if not each.misses(due) and each.streams < min(beyond, default=math.inf)]
-    found = boundary(points, due).streams
-    if kept and beyond and min(beyond) <= 1.1 * found:
+    end = min((each.streams for each in points if is_exhausted(each)), default=math.inf)
+    missed = min((each.streams for each in points if each.misses(due)), default=math.inf)
+    kept = [each.streams for each in points if each.streams < min(end, missed)]
+    if kept and end < math.inf and end <= missed:
         return float(max(kept)), True
-    return found, outside is not None
+    return boundary(points, due).streams, outside is not None
 
 
 if __name__ == "__main__":
