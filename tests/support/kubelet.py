@@ -23,7 +23,7 @@ import aiohttp
 from deploy.processes import die_with_parent
 from tests.support.chain import HOME
 from tests.support.dockerfile import stages
-from tests.support.manifests import Manifest, containers, lasting, of_kind, sluice_pod
+from tests.support.manifests import Manifest, containers, lasting, named, of_kind, pod_of
 
 # What a sidecar gets when the grace is over before its turn came, and what any container gets at least.
 LEAST_SECONDS = 2.0
@@ -34,10 +34,12 @@ class Pod:
     """`start`, then `delete`, then `remove`; `ready` says what its readiness probes said last.
 
     Args:
-        manifests: everything that was built; the pod is the app's.
+        manifests: everything that was built.
         address: of the loopback network; nobody else listens there.
-        cluster: what stands for names that only a cluster knows, wherever they occur in the environment.
+        cluster: what stands for names that only a cluster knows, wherever environment and ConfigMaps have them.
         secrets: what the cluster has, by name and file.
+        deployment: whose pod it is.
+        programs: a folder whose programs come before the machine's.
     """
 
     def __init__(
@@ -46,17 +48,24 @@ class Pod:
         address: str,
         cluster: Mapping[str, str],
         secrets: Mapping[str, Mapping[str, str]],
+        deployment: str = "sluice",
+        programs: Path | None = None,
     ) -> None:
         self.address = address
         self.ready = False
         self.deleted_at: float | None = None
-        self._pod = sluice_pod(manifests)
+        workload = named(manifests, "Deployment", deployment)
+        self._pod = pod_of(workload)
+        self._fields = {"metadata.namespace": workload["metadata"]["namespace"]}
         self._manifests, self._cluster, self._secrets = manifests, cluster, secrets
+        self._path = f"{f'{programs}:' if programs else ''}{os.environ['PATH']}:/usr/local/sbin:/usr/sbin"
         self._folder = Path(tempfile.mkdtemp(prefix="pod-", dir="/tmp"))
-        self._volumes = {volume["name"]: self._volume(volume) for volume in self._pod["volumes"]}
+        self._volumes = {volume["name"]: self._folder / str(volume["name"]) for volume in self._pod["volumes"]}
         self._mounts = {
             mount["mountPath"]: mount["name"] for one in containers(self._pod) for mount in one.get("volumeMounts", [])
         }
+        for volume in self._pod["volumes"]:
+            self._fill(volume)
         self._log = (self._folder / "log").open("ab")
         self._running: dict[str, asyncio.subprocess.Process] = {}
         self._probing: list[asyncio.Task[None]] = []
@@ -73,9 +82,10 @@ class Pod:
 
     async def start(self) -> None:
         """Containers in their order, each when the one before it has started; then probes go on by themselves."""
-        for container in [*self._pod["initContainers"], *self._pod["containers"]]:
+        initial = self._pod.get("initContainers", [])
+        for container in [*initial, *self._pod["containers"]]:
             process = await self._run(container)
-            if container in self._pod["initContainers"] and container.get("restartPolicy") != "Always":
+            if container in initial and container.get("restartPolicy") != "Always":
                 assert await process.wait() == 0, self.log
                 continue
             self._running[container["name"]] = process
@@ -119,8 +129,8 @@ class Pod:
 
     # volumes and processes
 
-    def _volume(self, volume: Manifest) -> Path:
-        folder = self._folder / str(volume["name"])
+    def _fill(self, volume: Manifest) -> None:
+        folder = self._volumes[volume["name"]]
         folder.mkdir()
         files: Mapping[str, str] = {}
         if "configMap" in volume:
@@ -129,16 +139,17 @@ class Pod:
                 one for one in of_kind(self._manifests, "ConfigMap") if one["metadata"]["name"] == wanted["name"]
             ]
             places = {item["key"]: item["path"] for item in wanted.get("items", [])}
-            files = {places.get(key, key): text for key, text in found["data"].items()}
+            files = {places.get(key, key): self._here(text) for key, text in found["data"].items()}
         if "secret" in volume:
             files = self._secrets[volume["secret"]["secretName"]]
         for name, text in files.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_text(text)
-        return folder
 
     def _here(self, text: str) -> str:
         """As it is said in the pod, as it is here: a container may name a path that only another one mounts."""
+        for theirs, ours in self._cluster.items():
+            text = text.replace(theirs, ours)
         for path, name in self._mounts.items():
             if path not in ("/tmp", "/dev/shm"):  # the machine has its own
                 text = re.sub(rf"(?<![\w/.-]){re.escape(path)}(?![\w.-])", str(self._volumes[name]), text)
@@ -151,11 +162,9 @@ class Pod:
             (config,) = [one for one in of_kind(self._manifests, "ConfigMap") if one["metadata"]["name"] == name]
             found |= config["data"]
         found |= {one["name"]: one["value"] for one in container.get("env", []) if "value" in one}
-        for name in found:
-            for theirs, ours in self._cluster.items():
-                found[name] = found[name].replace(theirs, ours)
-            found[name] = self._here(found[name])
-        return {"PATH": f"{os.environ['PATH']}:/usr/local/sbin:/usr/sbin"} | found
+        references = [one for one in container.get("env", []) if "valueFrom" in one]
+        found |= {one["name"]: self._fields[one["valueFrom"]["fieldRef"]["fieldPath"]] for one in references}
+        return {"PATH": self._path} | {name: self._here(value) for name, value in found.items()}
 
     def _stage(self, container: Manifest) -> str:
         return STAGES[container["image"].rpartition("/")[2].partition(":")[0]]
@@ -167,9 +176,9 @@ class Pod:
         words = [self._here(word) for word in words]
         if words[0].endswith("/python"):
             words[0] = sys.executable
-        if "daemon off;" in words and os.geteuid() == 0:
+        if os.geteuid() == 0:
             # In the pod nobody is root; here root's NGINX would become `nobody`, who may not open the sockets.
-            words[words.index("daemon off;")] += " user root;"
+            words = [word.replace("daemon off;", "daemon off; user root;") for word in words]
         return words
 
     async def _run(self, container: Manifest) -> asyncio.subprocess.Process:
