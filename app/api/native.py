@@ -1,5 +1,6 @@
 """The native surface: /api/v1/generate, /api/v1/chat and /api/v1/stream, each as JSON or as server-sent events."""
 
+import random
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -34,6 +35,8 @@ ticketed = APIRouter(tags=["native"], route_class=Ticketed)
 
 # NGINX and the workers take no longer request lines; what is longer goes into a body.
 QUERY_CHARACTERS_MAX = 4_000
+# Before a browser's `EventSource` comes back by itself; they wait three seconds, all the same, where nobody says.
+EVENT_SOURCE_RETRY_MS = (500, 3000)
 StreamQuery = Annotated[bool | None, Query(description="As `stream` in the body, which it yields to.")]
 Accept = Annotated[str | None, Header(description="`text/event-stream` asks for a stream, if nothing else decides.")]
 
@@ -78,7 +81,9 @@ async def stream(
     body = GenerationBody(
         model=model, system=system, max_tokens=max_tokens, temperature=temperature, simulator=simulator
     )
-    return respond(request, body, prompt, streamed=True)
+    # Said at once: a worker that is killed says nothing any more, and its readers would all be back at one moment.
+    opening = b"retry: %d\n" % random.randint(*EVENT_SOURCE_RETRY_MS)  # noqa: S311
+    return respond(request, body, prompt, streamed=True, opening=opening)
 
 
 def wants_stream(said: bool | None, query: bool | None, accept: str | None) -> bool:
@@ -94,6 +99,7 @@ def respond(
     prompt: str,
     streamed: bool,
     conversation_id: str | None = None,
+    opening: bytes = b"",
 ) -> Response:
     ctx, who = context(request), caller(request)
     messages: list[dict[str, Any]] = [{"role": "system", "content": body.system}] if body.system else []
@@ -108,7 +114,7 @@ def respond(
     policy = body.on_disconnect or (ctx.on_disconnect if streamed else "cancel")
     wanted = Wanted(ctx, who, "native", generation, policy, conversation_id=conversation_id)
     if streamed:
-        return wanted.stream(lambda reader: NativeEncoder.of(reader.record), who.resumable)
+        return wanted.stream(lambda reader: NativeEncoder.of(reader.record), who.resumable, opening)
 
     def answer(whole: Answer) -> dict[str, Any]:
         usage = UsageAnswer(**msgspec.structs.asdict(whole.done.usage))

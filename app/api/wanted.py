@@ -58,8 +58,12 @@ class Wanted:
     metadata: Mapping[str, str] = field(default_factory=dict)
     cached: bool = False
 
-    def stream(self, encoder: Callable[[Reader], Encoder], resumable: bool) -> StreamResponse:
-        """Answer with server-sent events."""
+    def stream(self, encoder: Callable[[Reader], Encoder], resumable: bool, opening: bytes = b"") -> StreamResponse:
+        """Answer with server-sent events.
+
+        Args:
+            opening: see `StreamResponse`.
+        """
         begins = self.surface != "native" or self.who.last_event_id is None
         readers: Readers = "told" if self.surface == "native" else "bound"
         opened = partial(self._open, readers)
@@ -71,6 +75,7 @@ class Wanted:
             resumable=resumable,
             valid_seconds=self.who.identity.seconds_left,
             key=self.who.identity.key,
+            opening=opening,
         )
 
     def batch(self, body: Callable[[Answer], Any]) -> BatchResponse:

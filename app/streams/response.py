@@ -42,6 +42,7 @@ class StreamResponse(ReaderResponse):
             that resumes it is an event, or its reader would ask again and again.
         valid_seconds: for how long what the caller showed is good; then the reader has to show something else.
         key: see `Connection`.
+        opening: stands before the first frame.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class StreamResponse(ReaderResponse):
         begins: bool,
         valid_seconds: float | None = None,
         key: bytes = b"",
+        opening: bytes = b"",
         **common: Any,
     ) -> None:
         super().__init__(**common)
@@ -57,6 +59,7 @@ class StreamResponse(ReaderResponse):
         self._begins = begins
         self._valid_seconds = valid_seconds
         self._key = key
+        self._opening = opening
 
     async def _serve(self, reader: Reader, connection: Connection, scope: Scope, delivery: Delivery) -> str:
         if not self._begins:
@@ -81,6 +84,8 @@ class StreamResponse(ReaderResponse):
             return await self._fail(first[0][1], reader, scope, connection)
         headers = [*STREAM_HEADERS, (b"x-stream-id", reader.record.stream_id.encode())]
         await connection.send({"type": "http.response.start", "status": 200, "headers": headers})
+        if self._opening:
+            await connection.send({"type": "http.response.body", "body": self._opening, "more_body": True})
         if self._resumable:
             # So that old readers come to new workers.
             connection.leave_after(self._terms.age_seconds_max * random.uniform(0.8, 1.2), "max_age")  # noqa: S311

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 import psutil
 import pytest
 
+from tests.support.api_keys import ApiKeys
 from tests.support.call import Call, ask, finish_all
 from tests.support.chain import Chain
 from tests.support.footprint import footprint, inside_env
@@ -253,6 +254,37 @@ def test_a_clock_that_jumps_by_an_hour_loses_no_stream(jump_seconds: int) -> Non
             again = ask(gunicorn.url, f"/api/v1/streams/{whole.headers['x-stream-id']}")
             assert again.frames == whole.frames
         assert "taken over" not in gunicorn.log
+
+
+def test_a_clock_that_jumps_frees_no_limit_and_voids_no_ticket(tmp_path: Path) -> None:
+    """There and back again: what counts by the wall clock would begin a window anew, or never end one."""
+    config = tmp_path / "models.json"
+    tiers = {"free": {}, "few": {"requests_per_minute": 4, "concurrent_streams": 1}}
+    config.write_text(json.dumps({"models": {"simulator": [{"provider": "simulator"}]}, "tiers": tiers}))
+    keys = ApiKeys(tmp_path, ana="few")
+    poke = "real = time.time\ntime.time = lambda: real() + 3600\nloop.call_later(2, setattr, time, 'time', real)"
+    with Gunicorn(keys.environment | {"SLUICE_CONFIG": str(config)}, poke=poke) as gunicorn:
+        shown = keys.headers("ana")
+
+        def answer(simulator: dict[str, Any]) -> Call:
+            return Call(
+                gunicorn.url, NATIVE.path, {"prompt": "x", "stream": True, "simulator": simulator}, headers=shown
+            )
+
+        with answer(ENDLESS).until(2) as running:
+            stream_id = running.headers["x-stream-id"]
+            scope = {"scope": f"stream:{stream_id}"}
+            ticket = Call(gunicorn.url, "/api/v1/tickets", scope, headers=shown).finish().json["ticket"]
+            seen: list[tuple[int, int]] = []
+            gunicorn.poke()
+            while not seen or running.times[-1] - running.started < 3.5:
+                refused = answer(AT_ONCE).finish()
+                seen.append((refused.status, int(refused.headers["retry-after"])))
+                with Call(gunicorn.url, f"/api/v1/streams/{stream_id}?ticket={ticket}") as reader:
+                    reader.until(1)
+                running.until(len(running.frames) + 5)
+        assert {status for status, _ in seen} == {429}
+        assert max(wait for _, wait in seen) <= 120
 
 
 def test_connections_that_end_in_a_reset_leave_nothing_behind(tmp_path: Path) -> None:

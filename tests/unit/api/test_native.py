@@ -84,6 +84,16 @@ def test_an_event_source_gets_the_same_by_get(server: AppServer) -> None:
     assert "".join(token.json()["token"] for token in tokens) == ask(server).json["response"]
 
 
+def test_each_event_source_is_told_at_once_another_moment_to_come_back(server: AppServer) -> None:
+    """Those of a worker that was killed came back at one moment, three seconds later."""
+    query = urlencode({"prompt": "Say it.", "simulator": '{"tokens": 1, "first_token_ms": 0}'})
+    answers = [decode(server.get(f"/api/v1/stream?{query}").body) for _ in range(8)]
+    waits = [frames[0].retry for frames in answers]
+    assert all(wait is not None and 500 <= wait <= 3000 for wait in waits)
+    assert len(set(waits)) > 4
+    assert [frame.event for frame in answers[0]] == ["token", "done"]
+
+
 @pytest.mark.parametrize(
     ("query", "field"),
     [

@@ -207,11 +207,15 @@ async def test_requests_cancelled_before_the_headers_leave_the_pool_free(
 
 
 async def cancel_twenty(provider: OpenAIProvider, model: str) -> None:
-    """Twenty requests at once, cancelled one after the other: those with a connection and those in wait of one."""
+    """Twenty requests at once, cancelled one after the other: those with a connection and those in wait of one. Each
+    second one is cancelled again while it cleans up."""
     tasks = [asyncio.create_task(collect(provider, model)) for _ in range(20)]
     await asyncio.sleep(0.2)
-    for task in tasks:
+    for number, task in enumerate(tasks):
         task.cancel()
+        if number % 2:
+            await asyncio.sleep(0)
+            task.cancel()
         await asyncio.sleep(0.01)
     for result in await asyncio.gather(*tasks, return_exceptions=True):
         assert isinstance(result, asyncio.CancelledError)

@@ -1,6 +1,7 @@
 """Golden bytes of each surface, and what no text of a model can do to a frame."""
 
 import json
+import re
 from itertools import pairwise
 
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from app.events import Done, Event, Failed, Reset, Token, Usage
-from app.streams.log import START, Cursor, format_id, parse_id
+from app.streams.log import START, STREAM_ID, Cursor, format_id, parse_id
 from app.streams.sse import SHUTTING_DOWN, Encoder, NativeEncoder, OpenAIEncoder, json_bytes, openai_error, sse
 from tests.support.sse import Frame, SSEDecoder, decode
 
@@ -121,6 +122,16 @@ def test_every_logged_event_has_the_id_of_its_place() -> None:
     assert [frame.id for frame in frames] == [f"{STREAM}.0.1", f"{STREAM}.0.2", f"{STREAM}.0.3"]
     assert [frame.event for frame in frames] == ["token", "reset", "done"]
     assert parse_id(frames[0].id) == (STREAM, Cursor(0, 1))
+
+
+@pytest.mark.parametrize("name", ["A" * 24, "-_" * 12])
+def test_no_id_makes_a_browser_ask_first_whether_it_may_send_it_back(name: str) -> None:
+    """Longer than 128 bytes, or with other characters, `Last-Event-ID` costs a preflight at each reconnect."""
+    assert STREAM_ID.fullmatch(name)
+    most = Cursor(10**9 - 1, 10**9 - 1)
+    assert re.fullmatch(r"[0-9A-Za-z._-]{1,64}", format_id(name, most))
+    (frame,) = decode(NativeEncoder(name, "m").encode(most, Token("a")))
+    assert frame.id == format_id(name, most)
 
 
 @given(epoch=st.integers(0, 10**9 - 1), seq=st.integers(0, 10**9 - 1))
