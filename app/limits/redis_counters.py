@@ -13,8 +13,6 @@ import hashlib
 from collections.abc import Sequence
 from typing import Self
 
-from redis.exceptions import RedisError
-
 from app.errors import LogUnavailable
 from app.limits.account import ACCEPTED, Ask, Return, Share, Taken
 from app.streams.redis.buckets import Buckets
@@ -161,10 +159,10 @@ class RedisCounters:
 
     def __init__(self, url: str) -> None:
         try:
-            self._url = parse_redis_url(url)
+            address = parse_redis_url(url)
         except ValueError as error:
             raise LogUnavailable(str(error)) from None
-        connector = Connector(self._url, COMMAND_SECONDS)
+        connector = Connector(address, COMMAND_SECONDS)
         self._buckets = Buckets(connector, topology_of(connector, COMMAND_SECONDS), COMMAND_SECONDS, CONNECTIONS_MAX)
 
     async def open(self) -> Self:
@@ -174,11 +172,10 @@ class RedisCounters:
             LogUnavailable: the server does not answer; the message says why, without the password.
         """
         try:
-            for link in self._buckets.links:
-                await link.connect()
-        except (RedisError, OSError, TimeoutError) as error:
+            await self._buckets.connect()
+        except BaseException:
             await self.aclose()
-            raise LogUnavailable(f"{self._url.safe}: {str(error) or 'no answer in time'}") from error
+            raise
         return self
 
     async def take(self, ask: Ask) -> Taken:

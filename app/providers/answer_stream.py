@@ -10,6 +10,7 @@ from app.errors import UpstreamError, UpstreamInvalid, UpstreamTruncated
 from app.events import Done, Token, Usage
 from app.providers.rejection import Rejections
 from app.providers.sse_parser import BOM, SSEEvent, SSEParser
+from app.providers.words import words
 
 JSON_BYTES_MAX = 4 * 1024 * 1024  # of an answer that is no stream
 BLANK_BYTES_MAX = 1024  # before its first byte that says something
@@ -88,7 +89,7 @@ class AnswerStream(ABC):
         """The terminal event; where the upstream counted no usage, it is counted here."""
         usage = self._usage()
         if not (usage.input_tokens or usage.output_tokens):
-            usage = Usage(_words(messages), self.content_tokens)
+            usage = Usage(words(messages), self.content_tokens)
         return Done(self.finish_reason or "stop", usage)
 
     def _sniff(self, data: bytes) -> list[Token]:
@@ -142,14 +143,3 @@ def text(data: bytes) -> str:
         return data.decode()
     except UnicodeDecodeError as error:
         raise invalid(str(error)) from None
-
-
-def _words(messages: list[dict[str, Any]]) -> int:
-    """About as many tokens as the request has: its words, for there is no tokenizer here."""
-    count = 0
-    for message in messages:
-        content = message.get("content")
-        parts = content if isinstance(content, list) else [{"text": content}]
-        texts = (part.get("text") for part in parts if isinstance(part, dict))
-        count += sum(len(text.split()) for text in texts if isinstance(text, str))
-    return count

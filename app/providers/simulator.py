@@ -7,13 +7,13 @@ It stands for a remote model, faults included; it is not one, and owns no connec
 import asyncio
 from collections.abc import AsyncGenerator
 from hashlib import blake2b
-from typing import Any
 
 import msgspec
 
 from app.errors import UpstreamError, UpstreamInvalid, UpstreamStalled, UpstreamTruncated
 from app.events import Done, Token, Usage
 from app.providers.base import Fault, GenerationRequest, Pour, SimulatorOptions
+from app.providers.words import words
 
 FIRST_TOKEN_MS = 50.0
 TOKENS_PER_SECOND = 30.0
@@ -70,7 +70,7 @@ class Simulator:
             yield Token(token_text(key, index))
             due += interval * _stretch(key, index, options.jitter or 0.0)
         await self._fault(options.fault, count)
-        yield Done("length" if count < wanted else "stop", Usage(_words(request.messages), count))
+        yield Done("length" if count < wanted else "stop", Usage(words(request.messages), count))
 
     async def _fault(self, fault: Fault | None, index: int) -> None:
         if fault is None or fault.at_token != index:
@@ -120,8 +120,3 @@ def _stretch(key: bytes, index: int, jitter: float) -> float:
         return 1.0
     digest = blake2b(index.to_bytes(4, "big"), key=key, digest_size=2, person=b"jitter").digest()
     return 1 + jitter * (int.from_bytes(digest, "big") / 32_767.5 - 1)
-
-
-def _words(messages: list[dict[str, Any]]) -> int:
-    """Input tokens, taking a word for one."""
-    return sum(len(str(message.get("content") or "").split()) for message in messages)

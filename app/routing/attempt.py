@@ -12,7 +12,8 @@ from app.observability import tracing
 from app.observability.figures import figures
 from app.observability.metrics import ATTEMPTS, UPSTREAM_FIRST_TOKEN, UPSTREAM_WAIT
 from app.providers.base import GenerationRequest
-from app.routing.bill import Bill, Item, words
+from app.providers.words import words
+from app.routing.bill import Bill, Item
 from app.routing.pump import Pump
 from app.routing.target import Target
 from app.routing.verdict import Verdict

@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from app.events import Usage
 
@@ -59,14 +59,3 @@ class Bill:
     def upstream(self) -> str | None:
         """Who was asked last."""
         return self.items[-1].upstream if self.items else None
-
-
-def words(messages: list[dict[str, Any]]) -> int:
-    """About as many tokens as the messages have: their words, for there is no tokenizer here."""
-    count = 0
-    for message in messages:
-        content = message.get("content")
-        parts = content if isinstance(content, list) else [{"text": content}]
-        texts = (part.get("text") for part in parts if isinstance(part, dict))
-        count += sum(len(text.split()) for text in texts if isinstance(text, str))
-    return count

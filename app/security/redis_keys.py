@@ -14,7 +14,6 @@ from time import time as now
 from typing import Self
 
 import structlog
-from redis.exceptions import RedisError
 
 from app.errors import IdentityUnavailable, LogUnavailable
 from app.security.principal import Principal
@@ -61,8 +60,7 @@ class RedisKeys:
 
     def __init__(self, url: str, tiers: Mapping[str, Tier], on_silence: Callable[[], None] = lambda: None) -> None:
         self._on_silence = on_silence
-        self._url = parse_redis_url(url)
-        connector = Connector(self._url, COMMAND_SECONDS)
+        connector = Connector(parse_redis_url(url), COMMAND_SECONDS)
         self._buckets = Buckets(connector, topology_of(connector, COMMAND_SECONDS), COMMAND_SECONDS, CONNECTIONS_MAX)
         self._tiers = tiers
         self._known: OrderedDict[bytes, tuple[Principal | None, float, float]] = OrderedDict()
@@ -74,11 +72,10 @@ class RedisKeys:
             LogUnavailable: the server does not answer.
         """
         try:
-            for link in self._buckets.links:
-                await link.connect()
-        except (RedisError, OSError, TimeoutError) as error:
+            await self._buckets.connect()
+        except BaseException:
             await self.aclose()
-            raise LogUnavailable(f"{self._url.safe}: {str(error) or 'no answer in time'}") from error
+            raise
         return self
 
     async def find(self, digest: bytes) -> Principal | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.chain import HOME
+from tests.support.launched import HOME
 
 FOLDER = Path(__file__).parent
 PACKAGES = ("xllamacpp", "langchain-openai", "langchain-anthropic")

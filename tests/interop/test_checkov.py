@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from scripts.kustomize import build
-from tests.support.chain import HOME
+from tests.support.launched import HOME
 from tests.support.manifests import KUBERNETES, OVERLAYS
 
 pytestmark = pytest.mark.interop

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.chain import HOME, Chain
+from tests.support.chain import Chain
+from tests.support.launched import HOME
 from tests.support.models import Models
 from tests.support.upstream import ScriptedUpstream
 from tests.support.upstream_messages import text_block, thinking_block, tool_block

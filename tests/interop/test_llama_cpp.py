@@ -13,7 +13,8 @@ import pytest
 
 from deploy.processes import die_with_parent
 from tests.support.call import Call, ask
-from tests.support.chain import HOME, Chain
+from tests.support.chain import Chain
+from tests.support.launched import HOME
 from tests.support.surfaces import NATIVE
 from tests.support.workers import producing_worker, until
 

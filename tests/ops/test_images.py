@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from app.version import VERSION
-from tests.support.chain import HOME, free_port
+from tests.support.chain import free_port
 from tests.support.dockerfile import stages
 from tests.support.images import UID, Images, missing, run_in
+from tests.support.launched import HOME
 
 pytestmark = [
     pytest.mark.slow,

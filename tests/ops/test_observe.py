@@ -14,7 +14,8 @@ import pytest
 
 from deploy.observe import configuration
 from deploy.processes import die_with_parent
-from tests.support.chain import HOME, free_port
+from tests.support.chain import free_port
+from tests.support.launched import HOME
 from tests.support.workers import until
 
 SECONDS_MAX = 60.0

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from scripts.pin_images import PLACES, pin
-from tests.support.chain import HOME
+from tests.support.launched import HOME
 
 DIGEST = "sha256:" + "0123456789abcdef" * 4
 

@@ -6,7 +6,7 @@ import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.support.chain import HOME
+from tests.support.launched import HOME
 
 DOCKERFILE = HOME / "deploy" / "Dockerfile"
 

@@ -2,32 +2,24 @@
 
 import contextlib
 import os
-import shutil
 import signal
-import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import psutil
 
-from deploy.processes import die_with_parent
 from tests.support.call import ask
-from tests.support.chain import HOME, free_port
+from tests.support.chain import free_port
+from tests.support.launched import HOME, POLL_SECONDS, Launched
 
 START_SECONDS_MAX = 60.0
-STOP_SECONDS_MAX = 30.0
-POLL_SECONDS = 0.05
 # What a test wants to happen inside a worker, in the turn of the loop that gets the signal.
 POKE = signal.SIGUSR2
 
 
-class Gunicorn:
-    """Listens on a port of its own; leaving it stops it and removes its folder.
+class Gunicorn(Launched):
+    """Listens on a port of its own.
 
     Args:
         env: what to add to the environment.
@@ -46,56 +38,13 @@ class Gunicorn:
         command: Sequence[str] = (sys.executable, "-m", "gunicorn", "-c", "{conf}"),
         stdout: int | None = None,
     ) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="sluice-", dir="/tmp"))
-        self._conf = self.folder / "gunicorn.conf.py"
-        self._conf.write_text(_derived(conf, poke))
-        self._log = self.folder / "log"
-        self._command = [part.format(conf=self._conf) for part in command]
-        self._stdout = stdout
+        super().__init__(stdout=stdout)
+        written = self.folder / "gunicorn.conf.py"
+        written.write_text(_derived(conf, poke))
+        self._command = [part.format(conf=written) for part in command]
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith("SLUICE_")}
-        self.env = inherited | {
-            "WORKERS": "1",
-            "SLUICE_BIND": f"127.0.0.1:{port}",
-            "SLUICE_STATE_DIR": str(self.folder / "state"),
-            "SLUICE_DRAIN_SECONDS": "5",
-            "SLUICE_DRAIN_SPREAD_SECONDS": "0.5",
-            **(env or {}),
-        }
-
-    def __enter__(self) -> Self:
-        with self._log.open("wb") as log:
-            self.process = subprocess.Popen(
-                self._command,
-                cwd=HOME,
-                env=self.env,
-                stdin=subprocess.DEVNULL,
-                stdout=log if self._stdout is None else self._stdout,
-                stderr=log if self._stdout is None else self._stdout,
-                preexec_fn=die_with_parent(),  # noqa: PLW1509 - two system calls, no lock
-            )
-        try:
-            self._wait_until_ready()
-        except BaseException:
-            self.__exit__(None, None, None)
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            if self.process.poll() is None:
-                self.stop()
-        finally:
-            self._kill_all()
-            shutil.rmtree(self.folder, ignore_errors=True)
-
-    @property
-    def log(self) -> str:
-        """What it wrote so far."""
-        return self._log.read_text(errors="replace")
+        self.env |= {"WORKERS": "1", "SLUICE_BIND": f"127.0.0.1:{port}", **(env or {})}
 
     @property
     def master_pid(self) -> int:
@@ -113,21 +62,6 @@ class Gunicorn:
         """Have the first worker run what it was given to run."""
         os.kill(self.worker_pids()[0], POKE)
 
-    def wait_for(self, text: str, seconds: float = 10.0) -> None:
-        """Until the log holds `text`."""
-        deadline = time.monotonic() + seconds
-        while text not in self.log:
-            assert time.monotonic() < deadline, f"no {text!r} within {seconds} s:\n{self.log}"
-            time.sleep(POLL_SECONDS)
-
-    def stop(self, number: signal.Signals = signal.SIGTERM, seconds: float = STOP_SECONDS_MAX) -> int:
-        """Signal what was started; returns its exit code."""
-        self.process.send_signal(number)
-        try:
-            return self.process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            raise AssertionError(f"did not stop within {seconds} s:\n{self.log}") from None
-
     def _wait_until_ready(self) -> None:
         deadline = time.monotonic() + START_SECONDS_MAX
         while True:
@@ -137,14 +71,6 @@ class Gunicorn:
                 if ask(self.url, "/readyz").status == 200:
                     return
             time.sleep(POLL_SECONDS)
-
-    def _kill_all(self) -> None:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            top = psutil.Process(self.process.pid)
-            for process in [*top.children(recursive=True), top]:
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    process.kill()
-        self.process.wait()
 
 
 def _derived(conf: str, poke: str) -> str:

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Self
 
 from deploy.processes import die_with_parent
-from tests.support.chain import HOME
+from tests.support.launched import HOME
 
 PACKAGES = "python3,python3-venv,nginx-light,ca-certificates"
 BASE_SECONDS_MAX = 300

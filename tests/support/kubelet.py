@@ -21,7 +21,6 @@ from typing import Any
 import aiohttp
 
 from deploy.processes import die_with_parent
-from tests.support.chain import HOME
 from tests.support.dockerfile import stages
 from tests.support.manifests import Manifest, containers, lasting, named, of_kind, pod_of
 

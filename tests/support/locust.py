@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tests.support.chain import HOME
+from tests.support.launched import HOME
 
 # Beyond the test itself: importing, spawning, stopping, on a machine that is busy.
 SLACK_SECONDS = 60.0

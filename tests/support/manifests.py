@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from scripts.kustomize import HASH, build
-from tests.support.chain import HOME
+from tests.support.launched import HOME
 
 KUBERNETES = HOME / "k8s"
 OVERLAYS = ("dev", "staging", "production")

@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 
 from deploy.processes import die_with_parent
-from tests.support.chain import HOME, Chain, free_port
+from tests.support.chain import Chain, free_port
+from tests.support.launched import HOME
 
 READY_SECONDS_MAX = 60.0
 STOP_SECONDS_MAX = 30.0

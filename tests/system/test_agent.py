@@ -11,8 +11,8 @@ import openai
 import pytest
 
 from tests.support.call import ask
-from tests.support.chain import HOME
 from tests.support.gunicorn import Gunicorn
+from tests.support.launched import HOME
 from tests.support.surfaces import NATIVE
 
 QUESTION = "Which are the longest rivers, and what is a weir?"

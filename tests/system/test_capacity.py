@@ -10,7 +10,8 @@ import jsonschema
 import pytest
 
 from app.capacity import FILE
-from tests.support.chain import HOME, Chain
+from tests.support.chain import Chain
+from tests.support.launched import HOME
 
 LIMIT = 12
 # Of CPU a token, to Uvicorn with StreamingResponse and httpx: 0.8 where this was written. A machine that is busy moves

@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 
 from tests.support.call import Call, ask
-from tests.support.chain import HOME, Chain
+from tests.support.chain import Chain
 from tests.support.crowd import body, crowd, text_of
+from tests.support.launched import HOME
 from tests.support.log_lines import wrong_lines
 from tests.support.surfaces import NATIVE, OPENAI
 from tests.support.workers import log_works, pid_behind, sockets, until, until_replaced

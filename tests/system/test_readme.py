@@ -20,7 +20,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.chain import HOME, Chain
+from tests.support.chain import Chain
+from tests.support.launched import HOME
 from tests.support.upstream import ScriptedUpstream
 
 README = (HOME / "README.md").read_text(encoding="utf-8")

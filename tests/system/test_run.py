@@ -17,7 +17,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.support.chain import HOME, Chain, free_port
+from tests.support.chain import Chain, free_port
+from tests.support.launched import HOME
 
 # An idle chain stops in about two seconds; a busy machine gets ten times that.
 GONE_SECONDS_MAX = 20.0

@@ -15,8 +15,9 @@ import pytest
 
 from app.version import VERSION
 from tests.support.call import Call, ask
-from tests.support.chain import HOME, Chain
+from tests.support.chain import Chain
 from tests.support.collector import Collector, Span
+from tests.support.launched import HOME
 from tests.support.models import Models
 from tests.support.surfaces import NATIVE, OPENAI
 from tests.support.upstream import ScriptedUpstream

@@ -10,7 +10,8 @@ import time
 
 import pytest
 
-from tests.support.chain import HOME, Chain
+from tests.support.chain import Chain
+from tests.support.launched import HOME
 from tests.support.workers import active_streams, sockets, until
 
 FOUND_SECONDS_MAX = 45.0

@@ -7,6 +7,7 @@ from typing import Any
 from zlib import crc32
 
 import structlog
+from redis.exceptions import RedisError
 
 from app.errors import LogUnavailable
 from app.streams.redis.link import RETRY_SECONDS_MAX, Link
@@ -26,6 +27,7 @@ class Buckets:
 
     def __init__(self, connector: Connector, topology: Topology, command_seconds: float, connections_max: int) -> None:
         self._topology = topology
+        self._safe_url = connector.url.safe
         self.links = [
             Link(connector, topology, bucket, command_seconds, connections_max) for bucket in range(topology.buckets)
         ]
@@ -70,6 +72,17 @@ class Buckets:
             if isinstance(reply, BaseException) and (not answers or not isinstance(reply, LogUnavailable)):
                 raise reply
         return answers
+
+    async def connect(self) -> None:
+        """Reach the servers; after a failure, `aclose` is still to be called.
+
+        Raises:
+            LogUnavailable: one does not answer; the message says which, without the password.
+        """
+        try:
+            await gather(*(link.connect() for link in self.links))
+        except (RedisError, OSError, TimeoutError) as error:
+            raise LogUnavailable(f"{self._safe_url}: {str(error) or 'no answer in time'}") from error
 
     async def aclose(self) -> None:
         for task in self._undoing:

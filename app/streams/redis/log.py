@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from typing import Self
 
 import structlog
-from redis.exceptions import RedisError
 
 from app.errors import CursorGone, LogUnavailable, NotFound
 from app.events import Event
@@ -122,11 +121,7 @@ class RedisLog(RedisLeases, RedisDocuments):
         return self
 
     async def _check(self) -> None:
-        try:
-            await gather(*(link.connect() for link in self._buckets.links))
-        except (RedisError, OSError, TimeoutError) as error:
-            reason = str(error) or "no answer in time"
-            raise LogUnavailable(f"{self._url.safe}: {reason}") from error
+        await self._buckets.connect()
         for link in self._buckets.links:
             info = await link.info()
             version = info.get("redis_version", "7.0")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from scripts.kubernetes_verify import STREAMS
-from tests.support.chain import HOME
+from tests.support.launched import HOME
 
 FAKE = HOME / "tests" / "support" / "fake_kubectl.py"
 VERBS = ["create", "apply", "apply", "rollout", "get", "port-forward", "rollout", "rollout", "delete"]

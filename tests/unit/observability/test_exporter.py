@@ -29,7 +29,8 @@ from app.observability.figure_files import FigureFiles
 from app.observability.figures import Figures
 from app.observability.places import claim
 from app.version import VERSION
-from tests.support.chain import HOME, free_port
+from tests.support.chain import free_port
+from tests.support.launched import HOME
 from tests.support.scrape import scrape
 
 START_SECONDS_MAX = 20.0

@@ -17,7 +17,7 @@ from app.observability.families import WorkerFigures
 from app.observability.figure_files import FigureFiles, is_sound
 from app.observability.figures import Figures
 from app.observability.places import claim
-from tests.support.chain import HOME
+from tests.support.launched import HOME
 from tests.support.scrape import Scrape
 
 RECYCLES = 200

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from app.observability.places import claim, clear, files, is_held
-from tests.support.chain import HOME
+from tests.support.launched import HOME
 
 HOLD = "import sys, time; from pathlib import Path; from app.observability.places import claim; "
 HOLD += "print(claim(Path(sys.argv[1])).number, flush=True); time.sleep(60)"

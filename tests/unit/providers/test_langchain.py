@@ -13,7 +13,7 @@ from app.events import Usage
 from app.providers.langchain import LangChainProvider, RunnableError
 from examples.agent.tools import query_rivers
 from tests.support import runnables
-from tests.support.chain import HOME
+from tests.support.launched import HOME
 from tests.unit.providers.drive import Outcome, asked, collect
 
 AGENT = HOME / "examples" / "agent"
