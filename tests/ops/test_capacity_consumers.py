@@ -17,7 +17,7 @@ import yaml
 
 from app.capacity import FILE, capacity
 from loadtests.capacity.limits import hpa_target, nginx_streams_max
-from tests.support.chain import HOME
+from tests.support.launched import HOME
 
 STREAMS, WORKERS, UTILISATION = 7919, 3, 0.61
 POD = STREAMS * WORKERS

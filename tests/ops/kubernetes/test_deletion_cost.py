@@ -17,8 +17,8 @@ from deploy import deletion_cost
 from deploy.deletion_cost import Refused, needs_writing, one_round
 from tests.support import combinations
 from tests.support.asgi import until
-from tests.support.chain import HOME
 from tests.support.fake_cluster import FakeCluster
+from tests.support.launched import HOME
 from tests.support.manifests import (
     Manifest,
     combination,

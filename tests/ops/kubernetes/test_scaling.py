@@ -13,7 +13,7 @@ import yaml
 
 from app.observability.metrics import ALL
 from tests.support import combinations
-from tests.support.chain import HOME
+from tests.support.launched import HOME
 from tests.support.manifests import (
     KUBERNETES,
     Manifest,
