@@ -22,6 +22,7 @@ import aiohttp
 
 from deploy.processes import die_with_parent
 from tests.support.dockerfile import stages
+from tests.support.launched import HOME
 from tests.support.manifests import Manifest, containers, lasting, named, of_kind, pod_of
 
 # What a sidecar gets when the grace is over before its turn came, and what any container gets at least.
