@@ -11,9 +11,9 @@ from tests.support.chain import Chain
 from tests.support.workers import until
 
 
-def reconfigure(chain: Chain, file: str, directive: str, value: str) -> None:
-    """Give a directive of `values` another value, and wait until no process of before takes connections."""
-    conf = chain.state_dir / "nginx" / "values" / file
+def reconfigure(chain: Chain, file: str, directive: str, value: str, folder: str = "values") -> None:
+    """Give a directive of the folder another value, and wait until no process of before takes connections."""
+    conf = chain.state_dir / "nginx" / folder / file
     changed, count = re.subn(rf"^(\s*{directive}) [^;]+;", rf"\g<1> {value};", conf.read_text(), flags=re.MULTILINE)
     assert count == 1, f"{count} of {directive} in {file}"
     conf.write_text(changed)
