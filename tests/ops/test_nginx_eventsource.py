@@ -7,6 +7,7 @@ from urllib.error import HTTPError
 import pytest
 
 from tests.support.edge import Edge
+from tests.support.sse import decode
 
 
 def get(url: str, accept: str) -> tuple[int, str, str]:
@@ -20,10 +21,16 @@ def get(url: str, accept: str) -> tuple[int, str, str]:
 
 def test_an_event_source_without_a_worker_is_told_to_ask_again() -> None:
     with Edge(None) as edge:
-        status, media_type, body = get(f"{edge.url}/api/v1/stream?prompt=x", "text/event-stream")
-    assert (status, media_type) == (200, "text/event-stream")
-    assert body.startswith("retry: 1000\nevent: reconnect\ndata: ")
-    assert body.endswith("\n\n")
+        answers = [get(f"{edge.url}/api/v1/stream?prompt=x", "text/event-stream") for _ in range(12)]
+    waits = set()
+    for status, media_type, body in answers:
+        assert (status, media_type) == (200, "text/event-stream")
+        (frame,) = decode(body.encode())
+        assert (frame.event, frame.json()) == ("reconnect", {"reason": "unavailable", "retry_ms": frame.retry})
+        assert frame.retry is not None
+        assert 1000 <= frame.retry < 3000
+        waits.add(frame.retry)
+    assert len(waits) > 2, "not all at the same moment again"
 
 
 @pytest.mark.parametrize(("path", "accept"), [("/api/v1/stream?prompt=x", "*/*"), ("/v1/models", "text/event-stream")])

@@ -147,3 +147,23 @@ def test_a_key_joins_its_stream_although_all_places_are_taken(chain: Chain, full
     assert joined.headers["x-stream-id"] == full[0].headers["x-stream-id"]
     assert joined.head_at - joined.started < WAIT_SECONDS * 0.8
     joined.leave()
+
+
+def test_event_sources_that_find_no_place_ask_again_at_a_bounded_rate_and_push_nobody_out(
+    chain: Chain, full: list[Call]
+) -> None:
+    """Any other status ends them for good; whoever lets the newest in for the oldest has all of them come again."""
+    accept = {"Accept": "text/event-stream"}
+    calls = [Call(chain.url, "/api/v1/stream?prompt=x", headers=accept) for _ in range(3 * QUEUE)]
+    finish_all(calls)
+    waits = set()
+    for call in calls:
+        assert (call.status, call.headers["content-type"].partition(";")[0]) == (200, "text/event-stream")
+        (frame,) = call.frames
+        assert (frame.event, frame.json()["reason"]) == ("reconnect", "overloaded")
+        assert frame.retry is not None
+        assert 1000 <= frame.retry <= 3000
+        waits.add(frame.retry)
+    assert len(waits) > len(calls) / 2
+    for call in full:
+        assert not call.until(len(call.frames) + 5).terminals

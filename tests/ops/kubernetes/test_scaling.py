@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from app.observability.metrics import ALL
+from app.timeouts import ledger
 from tests.support import combinations
 from tests.support.launched import HOME
 from tests.support.manifests import (
@@ -92,6 +93,23 @@ def test_a_series_or_label_that_nobody_says_is_found(expression: str, wrong: str
 def test_both_autoscalers_ask_the_same(keda: tuple[Manifest, ...]) -> None:
     asked = [trigger["metadata"]["query"] for trigger in triggers(keda)]
     assert asked == list(asked_of_adapter("sluice").values())
+
+
+def test_pods_are_taken_away_one_by_one_and_not_for_a_pause_between_two_waves(keda: tuple[Manifest, ...]) -> None:
+    """Each that goes sends its readers to the others."""
+    folder = KUBERNETES / "components/autoscaling-hpa"
+    hpa = yaml.safe_load((folder / "horizontalpodautoscaler.yaml").read_text())
+    (scaler,) = of_kind(keda, "ScaledObject")
+    waits = ledger()
+    for behaviour in (
+        hpa["spec"]["behavior"],
+        scaler["spec"]["advanced"]["horizontalPodAutoscalerConfig"]["behavior"],
+    ):
+        down = behaviour["scaleDown"]
+        assert down["selectPolicy"] == "Min"
+        assert [policy["value"] for policy in down["policies"] if policy["type"] == "Pods"] == [1]
+        assert min(policy["periodSeconds"] for policy in down["policies"]) >= 2 * waits["drain_seconds"]
+        assert down["stabilizationWindowSeconds"] >= waits["stream_seconds_max"]
 
 
 def test_the_autoscaler_asks_for_metrics_that_the_adapter_makes() -> None:
