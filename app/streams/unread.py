@@ -22,11 +22,15 @@ class Unread:
         record = live.record
         if record.on_disconnect == "finish":
             return
-        if record.on_disconnect == "grace":
-            await asyncio.sleep(record.grace_seconds)
-        # Polled: readers on other workers only say so at intervals.
-        while await self._read_elsewhere(live):  # noqa: ASYNC110
-            await asyncio.sleep(self._lease_seconds)
+        patience_seconds = record.grace_seconds if record.on_disconnect == "grace" else 0.0
+        await asyncio.sleep(patience_seconds)
+        while await self._read_elsewhere(live):
+            # Polled: readers on other workers only say so at intervals.
+            while await self._read_elsewhere(live):  # noqa: ASYNC110
+                await asyncio.sleep(self._lease_seconds)
+            # Whoever left the other worker has the same time to come back as who left this one: a worker there may be
+            # about to go as well, and a log that was away for a moment tells of nobody either.
+            await asyncio.sleep(patience_seconds)
         if live.readers == 0:
             self._streams.cancel_here(live)
 

@@ -56,7 +56,11 @@ class Pod:
         self.deleted_at: float | None = None
         workload = named(manifests, "Deployment", deployment)
         self._pod = pod_of(workload)
-        self._fields = {"metadata.namespace": workload["metadata"]["namespace"]}
+        self._fields = {
+            "metadata.name": f"{deployment}-{address}",
+            "metadata.namespace": workload["metadata"]["namespace"],
+            "spec.nodeName": "this-machine",
+        }
         self._manifests, self._cluster, self._secrets = manifests, cluster, secrets
         self._path = f"{f'{programs}:' if programs else ''}{os.environ['PATH']}:/usr/local/sbin:/usr/sbin"
         self._folder = Path(tempfile.mkdtemp(prefix="pod-", dir="/tmp"))
