@@ -72,6 +72,14 @@ class SluiceProtocol(HttpToolsProtocol):
         if self._is_last and self.cycle is not before:  # an upgrade has none
             self.cycle.keep_alive = False  # the answer says so
 
+    def handle_websocket_upgrade(self) -> None:
+        super().handle_websocket_upgrade()
+        # The connection is another protocol's from now on, and nobody tells this one when it is lost: what refers to
+        # this object, from itself, would wait for the collector.
+        self.parser = None  # type: ignore[assignment] # as Uvicorn does when a connection is lost
+        scope: Any = self.scope
+        unset_wire(scope)
+
     def _end_head(self) -> None:
         self._in_head, self._head_bytes = False, 0
         if self._head_timer is not None:

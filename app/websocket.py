@@ -15,7 +15,7 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from websockets.http11 import Request
 
 from app.protocol import WRITE_BUFFER_BYTES_MAX
-from app.scope import set_wire
+from app.scope import set_wire, unset_wire
 
 # What is in a socket's buffer already is read in the next turn of the loop.
 LATE_SECONDS = 1.0
@@ -76,11 +76,27 @@ class SluiceWebSocket(WebSocketsSansIOProtocol):
         super().connection_made(transport)
         self.transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES_MAX)
 
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        # Two circles that would wait for the collector: the parser is a generator whose frame has `conn`, and an error
+        # of its keeps that frame.
+        self.conn.parser.close()
+        self.conn.parser_exc = None
+
     def handle_connect(self, event: Request) -> None:
         super().handle_connect(event)
         if self.response.status_code == 101:
             scope: Any = self.scope
             set_wire(scope, SocketBelow(self))
+
+    async def run_asgi(self) -> None:
+        try:
+            await super().run_asgi()
+        finally:
+            # The scope has the wire, and that this object. Not as soon as the connection is lost: the application may
+            # still be about to look for it.
+            scope: Any = self.scope
+            unset_wire(scope)
 
     def shutdown(self) -> None:
         """The worker begins to stop: its drain has the app end each socket in its own time, behind a word of why."""
