@@ -113,8 +113,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         entrance = await _open_entrance(Entrance(settings, catalog, credentials), streams)
         app.state.access = entrance.access
         streams.accounts += [
-            entrance.access.quotas.settle,
             Books(is_shared(url), lambda: identity.pod.draining).enter,
+            entrance.access.quotas.settle,
         ]
         streams.driver.extend = entrance.access.quotas.extend
         follower = Follower(streams, settings.lease_seconds)

@@ -1,11 +1,18 @@
-"""Keeps the books of what generations used, by model and by tenant; told once of each that is over on this worker."""
+"""Keeps the books of what generations used, by model and by tenant; told once of each that is over on this worker.
+
+Each also has its line in the log, of the same outcome where nobody is left to go on with it.
+"""
 
 from collections.abc import Callable
+
+import structlog
 
 from app.observability.figures import figures
 from app.observability.metrics import COST, STREAMS, TENANT_STREAMS, TENANT_TOKENS, TOKENS
 from app.streams.account import Account
 from app.streams.outcome import outcome_of_code
+
+log = structlog.get_logger(__name__)
 
 
 class Books:
@@ -29,6 +36,7 @@ class Books:
         if account.cost:
             figures.add(COST, account.cost, model)
         outcome = self.outcome(account)
+        log.info("generation", **account.fields() | ({"outcome": outcome} if outcome == "drained" else {}))
         if outcome in {"moved", "drained"}:
             # Every other end is counted where it is delivered: whoever ends a stream is not always who generated it.
             figures.add(STREAMS, 1, model, account.surface, outcome)

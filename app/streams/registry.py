@@ -358,7 +358,6 @@ class Streams:
     def _ended(self, account: Account) -> None:
         # The line is the stream's, which any number of requests may have read.
         structlog.contextvars.unbind_contextvars("request_id", "trace_id")
-        log.info("generation", **account.fields())
         for tell in self.accounts:
             tell(account)
 

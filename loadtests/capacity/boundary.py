@@ -55,10 +55,7 @@ def boundary(points: Sequence[Point], due: Objectives, seed: int = 1, resamples:
     for _ in range(resamples):
         chosen = _resampled(streams, random)
         shares = {
-            name: (
-                random.binomial(totals[chosen].astype(np.int64), values[chosen]) / np.maximum(totals[chosen], 1),
-                totals[chosen],
-            )
+            name: (_drawn(values[chosen], totals[chosen], random), totals[chosen])
             for name, (values, totals) in _shares(points).items()
         }
         drawn.append(_first(streams[chosen], shares, due)[0])
@@ -73,6 +70,12 @@ def _resampled(streams: Floats, random: np.random.Generator) -> NDArray[np.int64
     return np.concatenate(
         [random.choice(np.flatnonzero(buckets == b), int((buckets == b).sum())) for b in np.unique(buckets)]
     )
+
+
+def _drawn(shares: Floats, totals: Floats, random: np.random.Generator) -> Floats:
+    """The shares of as many streams, drawn anew; where there were none to judge, there are none that missed."""
+    kept = random.binomial(totals.astype(np.int64), shares)
+    return np.where(totals > 0, kept / np.maximum(totals, 1), shares)
 
 
 def _shares(points: Sequence[Point]) -> dict[str, tuple[Floats, Floats]]:

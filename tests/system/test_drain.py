@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from app.observability.families import WorkerFigures
 from tests.support.call import Call, ask, finish_all
 from tests.support.chain import Chain
 from tests.support.crowd import body, check_texts, crowd, reasons
@@ -115,6 +116,31 @@ def test_a_reload_lets_those_finish_who_cannot_come_back(chain: Chain, surface: 
     assert call.verdict == "complete"
     assert call.text.count(" ") >= 10 * seconds - 10
     until_replaced(chain, before, START_SECONDS_MAX)
+
+
+def test_what_no_one_can_take_over_is_counted_and_logged_as_drained(tmp_path: Path) -> None:
+    """The whole instance stops, and no other reads its log."""
+    quick = {"SLUICE_DRAIN_SECONDS": "1", "SLUICE_DRAIN_SPREAD_SECONDS": "0.5", "SLUICE_METRICS_DIR": str(tmp_path)}
+    with Chain(ENV | quick, workers=1) as chain:
+        native = Call(chain.url, NATIVE.path, question(400, 10))
+        openai = Call(chain.url, OPENAI.path, question(400, 10, OPENAI))
+        with native, openai:
+            streams = {call.until(3).headers["x-stream-id"] for call in (native, openai)}
+            assert chain.stop() == 0
+            finish_all([native, openai], 10)
+        said = [json.loads(line) for line in chain.log.splitlines() if line.startswith("{")]
+
+    lines = [line for line in said if line["event"] == "generation"]
+    assert {line["stream"] for line in lines} == streams
+    assert [line["outcome"] for line in lines] == ["drained", "drained"]
+    # What the exporter would have told, had anybody asked it in its last second.
+    counted = [sample for family in WorkerFigures(tmp_path).collect() for sample in family.samples]
+    drained = [
+        (sample.labels["surface"], sample.value)
+        for sample in counted
+        if sample.name == "sluice_streams_total" and sample.labels["outcome"] == "drained" and sample.value
+    ]
+    assert sorted(drained) == [("native", 1.0), ("openai", 1.0)]
 
 
 def test_what_is_left_at_the_deadline_is_taken_over_at_once(chain: Chain, worker: tuple[Path, int]) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from app.observability.otel import CONTENT
 from app.version import VERSION
 from tests.support.call import Call, ask
 from tests.support.chain import Chain
@@ -109,6 +110,22 @@ def test_nothing_that_was_said_is_told(chain: Chain, collector: Collector) -> No
         assert call.finish().status < 500
     collector.wait(lambda spans: len(spans) >= before + 3)
     assert SECRET.encode() not in collector.bytes
+
+
+def test_what_was_said_is_told_where_content_is_switched_on_and_only_there() -> None:
+    """The same question to two chains, of which one was told to: `true`, and not whatever else is no `false`."""
+    told: dict[str, Span] = {}
+    texts: dict[str, str] = {}
+    for switch in ("true", "1"):
+        with Collector() as own, Chain(own.env | {CONTENT: switch}, workers=1) as chain:
+            simulator = {"tokens": 5, "tokens_per_second": 0}
+            call = ask(chain.url, NATIVE.path, NATIVE.body("simulator", prompt=SECRET, simulator=simulator))
+            (told[switch],) = attempts(own.of_stream(call.headers["x-stream-id"], 2))
+        assert (SECRET.encode() in own.bytes) is (switch == "true")
+        texts[switch] = call.text
+    assert SECRET in told["true"].attributes["gen_ai.input.messages"]
+    assert json.loads(told["true"].attributes["gen_ai.output.messages"]) == texts["true"] != ""
+    assert not any(name.endswith(".messages") for name in told["1"].attributes)
 
 
 def test_the_upstream_becomes_part_of_the_attempts_span(

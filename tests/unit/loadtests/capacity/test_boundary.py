@@ -1,5 +1,6 @@
 """Where the objectives stop being kept."""
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -52,6 +53,16 @@ def test_loads_that_all_kept_everything_end_at_the_largest() -> None:
 
 def test_a_target_that_keeps_nothing_carries_nothing() -> None:
     assert boundary([loaded(64, 8), loaded(128, 8)], CHAT).streams == 0
+
+
+def test_an_objective_that_no_stream_could_be_judged_by_decides_nothing() -> None:
+    """A window shorter than the first token's bound has none that was late; the interval began at 0 for it."""
+    points = [loaded(streams, 400) for streams in LOADS]
+    unjudged = [msgspec.structs.replace(each, kept=each.kept | {"ttft": Kept(0, 0)}) for each in points]
+
+    found = boundary(unjudged, CHAT)
+    assert (found.streams, found.binding) == boundary(points, CHAT)[::3]
+    assert found.low > 300
 
 
 def test_the_order_of_the_points_does_not_matter() -> None:
