@@ -66,6 +66,33 @@ def test_the_stream_of_another_is_not_there_on_any_verb(chain: Chain, keys: ApiK
     assert Call(chain.url, path, headers=bob).finish().status == 404
 
 
+def test_nor_is_it_by_another_name_on_another_surface(chain: Chain, keys: ApiKeys) -> None:
+    """As a response, as a task, in another version of the API: what belongs to one caller has many addresses."""
+    alice, bob = keys.headers("alice"), keys.headers("bob")
+    lasting = {"tokens": 100, "tokens_per_second": 25}
+    wanted = {"model": "simulator", "input": "Mine.", "background": True, "simulator": lasting}
+    response = Call(chain.url, "/v1/responses", wanted, headers=alice).finish()
+    name, stream_id = response.json["id"], response.headers["x-stream-id"]
+    task = Call(chain.url, "/api/v1/tasks", {"prompts": ["Mine."]}, headers=alice).finish()
+    task_id = task.headers["x-stream-id"]
+    following = {"model": "simulator", "input": "And?", "previous_response_id": name}
+    asked = [
+        *[request(chain, "GET", f"/api/v{version}/streams/{stream_id}", bob) for version in (1, 2)],
+        *[request(chain, "DELETE", f"/api/v{version}/streams/{stream_id}", bob) for version in (1, 2)],
+        request(chain, "GET", f"/v1/responses/{name}", bob),
+        request(chain, "GET", f"/v1/responses/{name}?stream=true&starting_after=1", bob),
+        request(chain, "POST", f"/v1/responses/{name}/cancel", bob),
+        Call(chain.url, "/v1/responses", following, headers=bob).finish().status,
+        request(chain, "GET", f"/api/v1/tasks/{task_id}", bob),
+        request(chain, "GET", f"/api/v1/tasks/{task_id}/events", bob),
+        request(chain, "DELETE", f"/api/v1/tasks/{task_id}", bob),
+        request(chain, "GET", f"/api/v1/streams/{task_id}", bob),
+    ]
+    assert asked == [404] * len(asked)
+    assert Call(chain.url, f"/v1/responses/{name}", headers=alice).finish().json["status"] == "in_progress"
+    assert request(chain, "DELETE", f"/api/v1/streams/{stream_id}", alice) == 204
+
+
 def test_a_key_of_another_joins_nothing(chain: Chain, keys: ApiKeys) -> None:
     """The key is the caller's own: by the same one, two callers have a stream each."""
     key = {"Idempotency-Key": "the-same"}
@@ -108,7 +135,7 @@ def test_a_key_that_is_withdrawn_ends_what_it_opened_and_nothing_else(chain: Cha
     with (
         Call(chain.url, PATH, question(400, 20), headers=shown) as native,
         Call(chain.url, OPENAI.path, OPENAI.body("simulator", simulator=lasting), headers=shown) as openai,
-        Call(chain.url, PATH, question(160, 20), headers=keys.headers("alice")) as other,
+        Call(chain.url, PATH, question(120, 20), headers=keys.headers("alice")) as other,
         SocketClient(chain.url, "/api/v1/ws/generate", shown) as answered,
         SocketClient(chain.url, "/api/v1/ws/generate", shown) as resting,
     ):

@@ -4,15 +4,20 @@
 """
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import pytest
 
+from tests.support.footprint import private_bytes
 from tests.support.gunicorn import Gunicorn
 from tests.support.raw_socket import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, RawSocket, frame
 
 PATH = "/api/v1/ws/generate"
 SAY_PING = b'{"type":"ping"}'
 BYTES_MAX = 8192
+SOCKETS = 200
+# 41 KB were measured.
+SOCKET_MEMORY_BYTES_MAX = 80 * 1024
 # Protocol error; inconsistent data; too big.
 WRONG, INVALID, BIG = 1002, 1007, 1009
 
@@ -113,3 +118,15 @@ def test_what_is_no_handshake_is_refused_and_no_fault_of_a_client_fills_the_log(
     with RawSocket(server.url, "/api/v1/ws/chat/a%20b") as client:
         assert client.status == 400
     assert '"level":"error"' not in server.log
+
+
+def test_an_idle_socket_takes_little_memory(server: Gunicorn) -> None:
+    """With compression each would have its window, and a worker would hold hundreds of kilobytes for somebody idle."""
+    (pid,) = server.worker_pids()
+    with ExitStack() as stack:
+        for _ in range(20):
+            assert is_alive(stack.enter_context(RawSocket(server.url, PATH)))
+        before = private_bytes(pid)
+        for _ in range(SOCKETS):
+            assert is_alive(stack.enter_context(RawSocket(server.url, PATH)))
+        assert (private_bytes(pid) - before) / SOCKETS < SOCKET_MEMORY_BYTES_MAX

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import socket
 import struct
@@ -56,6 +57,8 @@ def alive(pid: int) -> bool:
 def test_a_worker_whose_loop_is_blocked_says_where_and_is_replaced() -> None:
     with Gunicorn(WATCHED, poke="time.sleep(60)") as gunicorn:
         (pid,) = gunicorn.worker_pids()
+        # The abort that says where must not fill the disk with images of the process.
+        assert resource.prlimit(pid, resource.RLIMIT_CORE) == (0, 0)
         gunicorn.poke()
         until(lambda: not alive(pid), GONE_SECONDS_MAX, "the blocked worker is gone")
         gunicorn.wait_for("WORKER TIMEOUT")
