@@ -112,6 +112,13 @@ def test_the_newer_nginx_is_one_that_differs() -> None:
     assert build.http3
 
 
+def test_the_image_s_build_is_that_of_its_tag() -> None:
+    """The tag decides which files of nginx/versions/ a pod gets, and nobody asks the image at build time."""
+    tag = re.search(r"^ARG NGINX_IMAGE=\S+?:([\d.]+)(@\S+)?$", (HOME / "deploy/Dockerfile").read_text(), re.MULTILINE)
+    assert tag is not None
+    assert tuple(int(part) for part in tag[1].split(".")) == pod_nginx.IMAGE.version
+
+
 def test_nginx_accepts_what_a_pod_writes(prefix: Path) -> None:
     settings = Settings(socket_dir=prefix, workers=3)
     pod_nginx.write(settings, HOME / "nginx", prefix, "127.0.0.1:8080")
