@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
+from app.limits.quotas import OUTPUT_TOKENS_STEP
 from tests.support.api_keys import ApiKeys
 from tests.support.call import Call
 from tests.support.chain import Chain
@@ -47,7 +48,7 @@ def redis() -> Iterator[RedisServer]:
 
 @pytest.fixture(scope="module")
 def keys(tmp_path_factory: pytest.TempPathFactory) -> ApiKeys:
-    principals = {tier: tier for tier in TIERS} | {"saver": "few-tokens", "dier": "few-streams"}
+    principals = {tier: tier for tier in TIERS} | {"saver": "few-tokens", "dier": "few-streams", "tasker": "few-tokens"}
     principals |= {f"{tier}-{turn}": tier for tier in ("few-requests", "few-streams") for turn in range(TURNS_MAX)}
     return ApiKeys(tmp_path_factory.mktemp("limits"), **principals)
 
@@ -171,6 +172,29 @@ def test_tokens_that_were_not_used_come_back_when_the_stream_ends(chain: Chain, 
     until(begins, 5, "the rest was given back")
     too_many = Call(chain.url, NATIVE.path, native(3, max_tokens=TOKENS), headers=headers).finish()
     assert (too_many.status, too_many.json["error"]["code"]) == (413, "limit_exceeded")
+
+
+def ended(chain: Chain, headers: dict[str, str], prompts: int, tokens: int) -> dict[str, Any]:
+    """A task of so many prompts, each answered with so many tokens, once it is over."""
+    body = {"prompts": ["Hello"] * prompts, "simulator": {"tokens": tokens, "tokens_per_second": 0}}
+    task_id = Call(chain.url, "/api/v1/tasks", body, headers=headers).finish().json["task_id"]
+
+    def task() -> dict[str, Any]:
+        found: dict[str, Any] = Call(chain.url, f"/api/v1/tasks/{task_id}", headers=headers).finish().json
+        return found
+
+    until(lambda: task()["status"] not in ("pending", "running"), 20, "the task is over")
+    return task()
+
+
+def test_a_task_takes_more_of_its_callers_tokens_until_there_are_none(chain: Chain, keys: ApiKeys) -> None:
+    """It was failed where it had used up the first that it was given, however much was left, and even behind its last
+    answer."""
+    whole = ended(chain, keys.headers("ample"), prompts=8, tokens=OUTPUT_TOKENS_STEP // 4 + 1)
+    assert (whole["status"], whole["result"]["succeeded"]) == ("completed", 8)
+    part = ended(chain, keys.headers("tasker"), prompts=20, tokens=TOKENS // 5)
+    assert (part["status"], part["error"]["code"]) == ("failed", "limit_exceeded")
+    assert part["result"]["succeeded"] >= 4
 
 
 def test_a_tier_bounds_how_long_an_answer_may_be(chain: Chain, keys: ApiKeys) -> None:
