@@ -1,0 +1,61 @@
+"""A pod that is added gets its share of readers who were there before it: their connections have a greatest age."""
+
+import asyncio
+import copy
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from tests.support.deployment import adapted
+from tests.support.kubelet import Pod
+from tests.support.manifests import Manifest, named, overlay
+from tests.support.rolling_traffic import Traffic
+from tests.system.test_rollout_of_pods import FACTOR, deployed, statuses, wrong
+
+STREAMS = 30
+# In the place of ten minutes.
+AGE_SECONDS_MAX = 4
+CONVERGED_SECONDS_MAX = 30.0
+READERS = re.compile(r"^sluice_active_readers\{[^}]*\} ([\d.]+)$", re.MULTILINE)
+
+
+def aging(manifests: Sequence[Manifest]) -> list[Manifest]:
+    found: Any = copy.deepcopy(list(manifests))
+    named(found, "ConfigMap", "sluice-settings")["data"]["SLUICE_AGE_SECONDS_MAX"] = str(AGE_SECONDS_MAX)
+    return list(found)
+
+
+async def readers(pod: Pod, http: aiohttp.ClientSession) -> float:
+    """As its exporter says."""
+    async with http.get(f"http://{pod.address}:9464/metrics") as answer:
+        return sum(float(number) for number in READERS.findall(await answer.text()))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+async def test_readers_who_were_there_before_a_pod_come_to_it_and_miss_nothing(tmp_path: Path) -> None:
+    built = aging(adapted(overlay("staging"), FACTOR))
+    async with (
+        deployed(built, tmp_path, pods=2, late_seconds=0.5) as (deployment, service, headers),
+        # Nobody new but for these: whoever reads from the third pod has been moved there.
+        Traffic(service.url, headers, streams=STREAMS, stream_seconds=240, posts_per_second=0.01) as clients,
+        aiohttp.ClientSession() as http,
+    ):
+        await deployment.add(1)
+        shares: list[float] = []
+        for _ in range(int(CONVERGED_SECONDS_MAX)):
+            shares = [await readers(pod, http) for pod in deployment.pods]
+            if min(shares) >= STREAMS / 3 / 2:
+                break
+            await asyncio.sleep(1.0)
+        # By chance alone: that a pod has fewer than five of thirty is a case in eighty, and every few seconds all are
+        # dealt anew.
+        assert min(shares) >= STREAMS / 3 / 2, shares
+        assert [client.journal.wrongs for client in clients.clients if client.journal.wrongs] == []
+        assert clients.reasons.keys() <= {"reconnect max_age", "end"}
+        assert statuses(deployment) == {"200"}
+        assert wrong(deployment) == []
