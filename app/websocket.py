@@ -4,7 +4,8 @@ What the stock one does otherwise, and why that harms:
 - it closes every socket at the moment when its worker begins to stop, in the middle of what it says;
 - it logs addresses with their queries, where tickets are;
 - it takes a peer for dead whose pong arrived while the event loop was held, and lay unread;
-- it answers pings without looking whether anybody takes the answers.
+- it answers pings without looking whether anybody takes the answers;
+- it says nothing to a handshake that cannot be read, as one with a body, and waits for more for ever.
 """
 
 import asyncio
@@ -13,10 +14,12 @@ from typing import Any
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.http11 import Request
+from websockets.protocol import State
 
 from app.protocol import WRITE_BUFFER_BYTES_MAX
 from app.scope import set_wire, unset_wire
 
+NO_HANDSHAKE = b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 # What is in a socket's buffer already is read in the next turn of the loop.
 LATE_SECONDS = 1.0
 _log = logging.getLogger("uvicorn.error.websocket")
@@ -81,7 +84,13 @@ class SluiceWebSocket(WebSocketsSansIOProtocol):
         # Two circles that would wait for the collector: the parser is a generator whose frame has `conn`, and an error
         # of its keeps that frame.
         self.conn.parser.close()
-        self.conn.parser_exc = None
+        self.conn.parser_exc = self.conn.handshake_exc = None
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.conn.handshake_exc is not None and not self.handshake_initiated:
+            self.transport.write(NO_HANDSHAKE)
+            self.transport.close()
 
     def handle_connect(self, event: Request) -> None:
         super().handle_connect(event)
@@ -113,7 +122,8 @@ class SluiceWebSocket(WebSocketsSansIOProtocol):
             except UnicodeDecodeError:
                 # The client's fault, of which the stock protocol would log a traceback.
                 self.frames = []
-                self.conn.send_close(1007)
+                if self.conn.state is State.OPEN:  # else a close came with it, and is answered
+                    self.conn.send_close(1007)
                 self.handle_parser_exception()
                 return
         super().send_receive_event_to_app()

@@ -3,8 +3,10 @@
 `test_websocket_conformance.py` has whole ranges of it.
 """
 
+import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -110,6 +112,33 @@ def test_nothing_is_compressed_and_no_address_is_logged(server: Gunicorn) -> Non
         assert (client.status, "sec-websocket-extensions" in client.head) == (101, False)
         assert "x-request-id" in client.head
     assert "canary" not in server.log
+
+
+NO_HANDSHAKES = {
+    "of another method": ("POST", ["Content-Length: 2"]),
+    "with a body": ("GET", ["Content-Length: 2"]),
+    "with a long header": ("GET", ["X-Long: " + 9000 * "x"]),
+}
+
+
+@pytest.mark.parametrize(("method", "more"), NO_HANDSHAKES.values(), ids=NO_HANDSHAKES.keys())
+def test_a_handshake_that_cannot_be_read_is_refused_at_once(server: Gunicorn, method: str, more: list[str]) -> None:
+    """It got no answer, and its connection was held for as long as the client liked."""
+    lines = [f"{method} {PATH} HTTP/1.1", "Host: x", "Upgrade: websocket", "Connection: Upgrade", *more, "", ""]
+    address = urlsplit(server.url)
+    with socket.create_connection((address.hostname, address.port), timeout=10) as client:
+        client.sendall("\r\n".join(lines).encode() + b"{}" * ("Content-Length: 2" in more))
+        assert client.recv(100).startswith(b"HTTP/1.1 400 ")
+        while client.recv(1000):
+            pass
+
+
+def test_a_close_right_behind_text_that_is_not_utf_8_is_answered(server: Gunicorn) -> None:
+    """An error of ours was logged, with a traceback, and the close was not answered."""
+    with RawSocket(server.url, PATH) as client:
+        client.send(frame(TEXT, b"\xff") + frame(CLOSE, close(NORMAL)))
+        assert client.close_code() == NORMAL
+    assert '"level":"error"' not in server.log
 
 
 def test_what_is_no_handshake_is_refused_and_no_fault_of_a_client_fills_the_log(server: Gunicorn) -> None:
