@@ -1,7 +1,6 @@
 """One running Sluice: its folders, its supervisor, and its life from start to stop."""
 
 import contextlib
-import hashlib
 import http.client
 import math
 import os
@@ -9,7 +8,6 @@ import shlex
 import shutil
 import signal
 import socket
-import stat
 import subprocess
 import sys
 import time
@@ -18,13 +16,12 @@ from pathlib import Path
 
 from app.settings import Settings
 from app.timeouts import ledger
-from deploy import preflight, processes
+from deploy import memory, preflight, processes
 from deploy.edge import Edge, url
 from deploy.relay import Relay
 from deploy.supervisor_client import Supervisor
 
 HOME = Path(__file__).resolve().parent.parent
-MEMORY = Path("/dev/shm")  # noqa: S108 - the file system in memory, where there is one
 LOG_BYTES_MAX = 64 * 1024 * 1024
 READY_CALL_SECONDS_MAX = 2.0
 OUTPUT_SECONDS_MAX = 2.0
@@ -45,7 +42,8 @@ class Instance:
         self.state_dir = settings.state_dir.resolve()
         self.run_dir = self.state_dir / "run"
         self.prefix = self.state_dir / "nginx"
-        self.metrics_dir = settings.metrics_dir or _folder_in_memory(self.state_dir) or settings.metrics_path
+        self._in_memory = None if settings.metrics_dir else memory.folder_of(self.state_dir)
+        self.metrics_dir = settings.metrics_dir or self._in_memory or settings.metrics_path
         self.sockets = worker_sockets(settings)
         self.metrics_address = preflight.split_address("SLUICE_METRICS_BIND", settings.metrics_bind)
         self.url = url(settings)
@@ -59,6 +57,9 @@ class Instance:
         self._remove_traces()
         self.run_dir.mkdir(mode=0o700)
         self.metrics_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if self._in_memory is not None:
+            memory.mark(self._in_memory, self.state_dir)
+        memory.sweep()
         self._edge.prepare()
 
     def start(self, lock: int) -> None:
@@ -169,19 +170,6 @@ class Instance:
             "RUN_NGINX": shlex.join([*self._edge.addresses, "--", *self._edge.command]),
             "RUN_GUNICORN_STOP_SECONDS": str(math.ceil(self._gunicorn_stop_seconds())),
         }
-
-
-def _folder_in_memory(state_dir: Path) -> Path | None:
-    """Where the workers' figures wait for no disk: a page that is just being written back holds up who writes to it."""
-    name = hashlib.blake2b(os.fsencode(state_dir), digest_size=6).hexdigest()
-    folder = MEMORY / f"sluice-{os.geteuid()}-{name}"
-    try:
-        folder.mkdir(mode=0o700, exist_ok=True)
-        status = folder.lstat()
-    except OSError:
-        return None
-    # Of that name, anybody may have made something before.
-    return folder if stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid() else None
 
 
 def worker_sockets(settings: Settings) -> list[Path]:

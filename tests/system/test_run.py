@@ -17,6 +17,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from deploy import memory
 from tests.support.chain import Chain, free_port
 from tests.support.launched import HOME
 
@@ -242,14 +243,21 @@ def test_a_second_instance_is_refused_and_the_first_is_unharmed() -> None:
         assert status(chain, "/readyz") == 200
 
 
-def test_what_a_killed_instance_left_is_no_obstacle() -> None:
+def test_what_a_killed_instance_left_is_no_obstacle(tmp_path: Path) -> None:
+    left = memory.folder_of(tmp_path / "of another that was killed")
+    assert left is not None
+    memory.mark(left, tmp_path / "of another that was killed")
     with Chain(workers=1) as first:
         for process in reversed(first.processes()):
             process.kill()
         first.process.wait()
         assert traces(first)
+        assert not left.exists()
+        in_memory = memory.folder_of(first.state_dir)
+        assert in_memory is not None
         with Chain({"SLUICE_STATE_DIR": str(first.state_dir)}, workers=1) as second:
             assert status(second, "/readyz") == 200
+        assert not in_memory.exists()
 
 
 def test_a_missing_nginx_is_said_in_one_line(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.footprint import private_bytes
 from tests.support.gunicorn import Gunicorn
-from tests.support.raw_socket import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, RawSocket, frame
+from tests.support.raw_socket import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, RawSocket, close, frame
 
 PATH = "/api/v1/ws/generate"
 SAY_PING = b'{"type":"ping"}'
@@ -20,8 +20,8 @@ BYTES_MAX = 8192
 SOCKETS = 200
 # 41 KB were measured.
 SOCKET_MEMORY_BYTES_MAX = 80 * 1024
-# Protocol error; inconsistent data; too big.
-WRONG, INVALID, BIG = 1002, 1007, 1009
+# Normal; protocol error; inconsistent data; too big.
+NORMAL, WRONG, INVALID, BIG = 1000, 1002, 1007, 1009
 
 
 @pytest.fixture(scope="module")
