@@ -14,6 +14,7 @@ from loadtests.bench.processes import started
 from loadtests.bench.surfaces import MODEL, SURFACES
 from loadtests.bench.systems import NOTHING_THERE
 from loadtests.capacity.records import read_records
+from loadtests.capacity.verdict import LAG_P99_MS_MAX
 from tests.support import locust
 from tests.support.chain import free_port
 from tests.support.gunicorn import Gunicorn
@@ -50,6 +51,8 @@ def test_locust_sees_what_the_generator_in_c_sees(tmp_path: Path) -> None:
             figures = generator.figures()
         run = locust.finish(other, tmp_path / "records", seconds + 6)
 
+    assert "INVALID" not in run.output, f"this machine was too busy for Locust:\n{run.output}"
+    assert figures.lag_ms.p99 <= LAG_P99_MS_MAX, "this machine was too busy for the generator in C"
     assert figures.errors() == {}
     assert run.outcomes("OpenAI chat") == {"finished"}, run.output
     # The generator in C leaves out its first seconds, and so must this: Locust is busy with starting its users.

@@ -24,10 +24,13 @@ class Run(NamedTuple):
         return {record["outcome"] for record in self.records if record["scenario"] == scenario}
 
 
-def start(url: str, folder: Path, scenarios: Sequence[str], seconds: float, *words: str) -> "subprocess.Popen[str]":
-    """Locust without a page, for so many seconds; its journal is in `folder`."""
+def start(
+    url: str, folder: Path, scenarios: Sequence[str], seconds: float, *words: str, more: str = ""
+) -> "subprocess.Popen[str]":
+    """Locust without a page, for so many seconds; its journal is in `folder`. `more` is another locustfile."""
+    files = ",".join(["loadtests/locustfile.py", *([more] if more else [])])
     command = [
-        *(sys.executable, "-m", "locust", "-f", "loadtests/locustfile.py", *scenarios),
+        *(sys.executable, "-m", "locust", "-f", files, *scenarios),
         *("--headless", "--only-summary", "--host", url, "-t", f"{seconds:g}s", "--records", str(folder), *words),
     ]
     return subprocess.Popen(command, cwd=HOME, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -45,6 +48,6 @@ def finish(process: "subprocess.Popen[str]", folder: Path, seconds: float) -> Ru
     return Run(process.returncode, output, [json.loads(line) for line in lines])
 
 
-def run(url: str, folder: Path, scenarios: Sequence[str], seconds: float, *words: str) -> Run:
+def run(url: str, folder: Path, scenarios: Sequence[str], seconds: float, *words: str, more: str = "") -> Run:
     """Start it and wait."""
-    return finish(start(url, folder, scenarios, seconds, *words), folder, seconds)
+    return finish(start(url, folder, scenarios, seconds, *words, more=more), folder, seconds)
