@@ -42,7 +42,7 @@ class StampedChat(OpenAIChat):
     def __init__(self, environment: Any) -> None:
         super().__init__(environment)
         self.stamps = Stamps()
-        self.surface = self.stamps  # type: ignore[misc] - one for each user, which has one stream at a time
+        vars(self)["surface"] = self.stamps  # one for each user, which has one stream at a time; others share theirs
 
     def _read(self, response: ResponseContextManager, reading: Reading) -> str:
         self.stamps.sent_ms = []
