@@ -223,8 +223,11 @@ class Committer:
                     self._backlog[generation] = left
                 if result == "ok":
                     generation.logged_after_all(append)
-                else:
+                elif result == "fenced":
                     generation.lose()
+                elif not generation.tail.ended:  # else its end was kept meanwhile, and has room in the next round
+                    self._backlog.pop(generation, None)
+                    self._refused(generation, append, result)
         log.info("stream log has all of its streams again")
         self._returning = None
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pytest
 
 from app.errors import LogUnavailable
-from app.events import Done, Event, Reset, Token, Usage
+from app.events import Done, Event, Failed, Reset, Token, Usage
 from app.streams.committer import Committer
 from app.streams.generation import Generation
 from app.streams.log import START, Append, AppendResult, Cursor, StreamRecord
@@ -189,3 +189,30 @@ async def test_resets_while_the_log_is_away_are_kept_for_its_return_under_their_
     found = await log.read(stream.record.stream_id, START, 100)
     assert [tuple(cursor) for cursor, _ in found] == [(0, 1), (1, 0), (1, 1), (1, 2)]
     await committer.aclose()
+
+
+async def test_a_log_that_comes_back_without_room_ends_the_stream_and_says_so() -> None:
+    """It was given up as if another worker had it: nobody produced it, and its readers got heartbeats for ever."""
+
+    class Full(Away):
+        async def append(self, batch: Sequence[Append]) -> list[AppendResult]:
+            await super().append([])
+            ends = [type(each.events[-1]) is Failed for each in batch]
+            return [self._kept(each) if end else "full" for each, end in zip(batch, ends, strict=True)]
+
+        def _kept(self, append: Append) -> AppendResult:
+            return MemoryLog.append_nowait(self, [append])[0]
+
+    log = Full()
+    committer = Committer(log)
+    stream = await generation(log, "a")
+    committer.add(stream, Token("1"))
+    await until(lambda: told(stream) == [Token("1", index=1)])
+    log.away = False
+    await until(lambda: stream.tail.ended)
+    assert stream.lost is False
+    assert [type(event) for event in told(stream)] == [Token, Failed]
+    found = await log.describe(stream.record.stream_id)
+    assert found is not None
+    assert found[1].state == "error"
+    assert not committer._backlog
