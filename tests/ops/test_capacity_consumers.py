@@ -116,6 +116,8 @@ def test_the_autoscalers_add_pods_at_the_measured_target(copy: Copy) -> None:
         if trigger["metadata"]["query"].startswith("sum(sluice_active_streams")
     ]
     assert targets["sluice_streams_serving"] == str(TARGET)
+    # What a reviewer sees of it, made by the same command.
+    assert f'averageValue: "{TARGET}"' in copy.text("k8s/tests/golden/production.yaml")
     assert thresholds == [str(TARGET)]
 
 
