@@ -4,14 +4,15 @@ Those are still in development, and have moved to a repository of their own: the
 https://github.com/open-telemetry/semantic-conventions-genai
 """
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
 from opentelemetry.trace import Link, SpanKind, Status, StatusCode, Tracer
 
+from app.observability.genai_messages import input_messages, output_messages
+
 OPERATION = "chat"
-# Of each text that is told, where content is switched on.
+# Of what was asked, and of what was said, where content is switched on.
 CONTENT_CHARACTERS_MAX = 8192
 
 
@@ -47,7 +48,7 @@ class AttemptSpan:
             "sluice.stream_id": stream,
         }
         if messages is not None:
-            attributes["gen_ai.input.messages"] = json.dumps(messages)[:CONTENT_CHARACTERS_MAX]
+            attributes["gen_ai.input.messages"] = input_messages(messages, CONTENT_CHARACTERS_MAX)
         # The simulator is in this process.
         kind = SpanKind.INTERNAL if provider == "simulator" else SpanKind.CLIENT
         self.span = tracer.start_span(f"{OPERATION} {model}", kind=kind, links=links, attributes=attributes)
@@ -74,7 +75,8 @@ class AttemptSpan:
         if finish_reason is not None:
             span.set_attribute("gen_ai.response.finish_reasons", [finish_reason])
         if self._content and text is not None:
-            span.set_attribute("gen_ai.output.messages", json.dumps(text[:CONTENT_CHARACTERS_MAX]))
+            told = output_messages(text, finish_reason, CONTENT_CHARACTERS_MAX)
+            span.set_attribute("gen_ai.output.messages", told)
         # Who stops listening is no error of anybody's.
         if outcome not in {"ok", "given_up"}:
             span.set_attribute("error.type", outcome)
