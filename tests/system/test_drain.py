@@ -21,7 +21,7 @@ from tests.support.chain import Chain
 from tests.support.crowd import body, check_texts, crowd, reasons
 from tests.support.log_lines import wrong_lines
 from tests.support.surfaces import NATIVE, OPENAI, Surface
-from tests.support.workers import is_gone, pid_behind, sockets, until, until_replaced
+from tests.support.workers import active_streams, is_gone, pid_behind, sockets, until, until_replaced
 
 # Long enough for streams to finish in it.
 DRAIN_SECONDS = 6
@@ -66,22 +66,22 @@ async def test_the_readers_of_a_worker_that_stops_leave_it_one_by_one(chain: Cha
     """All at once they would meet the workers that are left all at once."""
     bodies = [body(number, tokens=100, tokens_per_second=12) for number in range(60)]
     # When first: whoever comes back on a connection that rested there is told once more.
-    told: dict[Any, float] = {}
+    told: dict[int, float] = {}
     retries: set[float | None] = set()
     async with crowd(chain.url, bodies, heartbeat_seconds=HEARTBEAT_SECONDS) as clients:
         for client in clients:
 
             def left(reason: str, client=client) -> None:  # type: ignore[no-untyped-def]
                 if reason == "reconnect drain":
-                    told.setdefault(client, time.monotonic())
+                    told.setdefault(id(client), time.monotonic())
                     retries.add(client._retry_seconds)
 
             client.on_connection = left
-        os.kill(chain.worker_pids()[0], signal.SIGTERM)
+        # The one with more of them: NGINX leaves a worker that was just replaced alone for a while.
+        os.kill(pid_behind(max(sockets(chain), key=active_streams)), signal.SIGTERM)
         began = time.monotonic()
     delays = sorted(at - began for at in told.values())
-    # About half: how evenly they are spread is seen elsewhere.
-    assert 15 <= len(delays) <= 45, reasons([client.journal for client in clients])
+    assert len(delays) >= 25, reasons([client.journal for client in clients])
     # Over the whole of the 3 s, and never many at a time.
     assert delays[0] < 0.6
     assert 2.3 < delays[-1] < 4.5
