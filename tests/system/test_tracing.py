@@ -2,6 +2,7 @@
 
 import json
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -24,8 +25,6 @@ from tests.support.surfaces import NATIVE, OPENAI
 from tests.support.upstream import ScriptedUpstream
 from tests.support.workers import pid_behind, sockets, until, until_replaced
 
-TRACE = "0af7651916cd43dd8448eb211c80319c"
-TRACEPARENT = f"00-{TRACE}-b7ad6b7169203331-01"
 SECRET = "canary-in-a-prompt"
 
 
@@ -66,14 +65,15 @@ def attempts(spans: list[Span]) -> list[Span]:
 
 
 def test_a_long_stream_is_two_spans_of_its_callers_trace(chain: Chain, collector: Collector) -> None:
+    trace = secrets.token_hex(16)
     simulator = {"tokens": 1000, "tokens_per_second": 0, "first_token_ms": 200}
     body = NATIVE.body("simulator", prompt=SECRET, simulator=simulator)
-    with Call(chain.url, NATIVE.path, body, headers={"traceparent": TRACEPARENT}) as call:
+    with Call(chain.url, NATIVE.path, body, headers={"traceparent": f"00-{trace}-b7ad6b7169203331-01"}) as call:
         stream_id = call.finish().headers["x-stream-id"]
     assert len(call.frames) == 1001
     collector.of_stream(stream_id, 2)
     time.sleep(0.5)  # whatever else there might be of it
-    spans = [span for span in collector.spans if span.trace == TRACE]
+    spans = [span for span in collector.spans if span.trace == trace]
     assert len(spans) == 2
     request, (attempt,) = server(spans), attempts(spans)
     assert request.name == "POST /api/v1/generate"
@@ -84,14 +84,14 @@ def test_a_long_stream_is_two_spans_of_its_callers_trace(chain: Chain, collector
     assert request.attributes["sluice.outcome"] == "completed"
     assert request.attributes["server.address"] == "localhost"
     assert "/tmp/" not in str(request.attributes)
-    assert request.seconds >= 0.2
+    assert request.seconds > 0.15  # timers are rounded
     assert attempt.parent == request.id
     assert attempt.name == "chat simulator"
     assert attempt.attributes["gen_ai.operation.name"] == "chat"
     assert attempt.attributes["gen_ai.provider.name"] == "simulator"
     assert attempt.attributes["gen_ai.usage.output_tokens"] == 1000
     assert attempt.attributes["gen_ai.response.finish_reasons"] == ["stop"]
-    assert 0.2 <= attempt.attributes["gen_ai.response.time_to_first_chunk"] <= attempt.seconds
+    assert 0.15 < attempt.attributes["gen_ai.response.time_to_first_chunk"] <= attempt.seconds
     assert attempt.events == ["gen_ai.first_token"]
     assert (request.status, attempt.status) == ("unset", "unset")
     assert request.resource["service.name"] == "sluice"
