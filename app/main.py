@@ -61,6 +61,7 @@ from app.streams.drain import Drain
 from app.streams.follower import Follower
 from app.streams.keeper import Keeper
 from app.streams.log import Backend, StreamRecord
+from app.streams.opener import Opener
 from app.streams.reader_response import Terms
 from app.streams.registry import Streams
 from app.streams.unread import Unread
@@ -106,11 +107,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             partial(_maker, routes, settings),
             settings.stream_seconds_max,
             settings.stream_bytes_max,
-            degrade=settings.without_log == "degrade",
             pod_draining=lambda: identity.pod.draining,
             places=places,
         )
-        entrance = await _open_entrance(Entrance(settings, catalog, credentials), streams)
+        opener = Opener(streams, degrade=settings.without_log == "degrade")
+        entrance = await _open_entrance(Entrance(settings, catalog, credentials), streams, opener)
         app.state.access = entrance.access
         streams.accounts += [
             Books(is_shared(url), lambda: identity.pod.draining).enter,
@@ -129,7 +130,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             settings.stream_ttl_seconds,
         )
         quotas = entrance.access.quotas
-        app.state.context = _context(settings, tuple(routes), streams, drain, quotas, conversations)
+        app.state.context = _context(
+            settings, tuple(routes), _terms(settings, streams, drain), opener, quotas, conversations
+        )
         keeper = Keeper(streams, follower, settings.lease_seconds, identity.newly_dead)
         await keeper.start()
         sampler = Sampler(streams, drain, routes, entrance.limiter, lines, getattr(app.state, "figure_files", None))
@@ -205,10 +208,10 @@ async def _open_log(url: str, settings: Settings) -> Backend:
         raise SystemExit(Arbiter.WORKER_BOOT_ERROR) from None
 
 
-async def _open_entrance(entrance: Entrance, streams: Streams) -> Entrance:
+async def _open_entrance(entrance: Entrance, streams: Streams, opener: Opener) -> Entrance:
     def held() -> list[tuple[str, str]]:
         # Those that wait too: else a wait for a place would cost the slot that the limits gave.
-        records = [*streams.queued.values(), *(live.record for live in streams.owned)]
+        records = [*opener.queued.values(), *(live.record for live in streams.owned)]
         grants = [record.grant for record in records]
         return [(grant.account, grant.slot) for grant in grants if grant is not None and grant.slot]
 
@@ -230,15 +233,8 @@ def _places(settings: Settings) -> Places:
     return Places(settings.streams_max, waiting_max, settings.derived_waits()["admission_seconds"])
 
 
-def _context(
-    settings: Settings,
-    models: tuple[str, ...],
-    streams: Streams,
-    drain: Drain,
-    quotas: Quotas,
-    conversations: Conversations,
-) -> Context:
-    terms = Terms(
+def _terms(settings: Settings, streams: Streams, drain: Drain) -> Terms:
+    return Terms(
         streams=streams,
         drain=drain,
         heartbeat_seconds=settings.heartbeat_seconds,
@@ -246,8 +242,19 @@ def _context(
         age_seconds_max=settings.age_seconds_max,
         error_body=errors.error_body,
     )
+
+
+def _context(
+    settings: Settings,
+    models: tuple[str, ...],
+    terms: Terms,
+    opener: Opener,
+    quotas: Quotas,
+    conversations: Conversations,
+) -> Context:
     return Context(
         terms=terms,
+        opener=opener,
         quotas=quotas,
         conversations=conversations,
         origins=settings.cors_allowed,

@@ -22,6 +22,7 @@ from app.security.principal import Principal
 from app.streams.connection import Connection
 from app.streams.conversations import Conversations
 from app.streams.log import Cursor, OnDisconnect
+from app.streams.opener import Opener
 from app.streams.reader import Reader
 from app.streams.reader_response import Terms
 from app.streams.registry import Streams
@@ -46,6 +47,7 @@ class Context:
     """
 
     terms: Terms
+    opener: Opener
     quotas: Quotas
     conversations: Conversations
     models: tuple[str, ...]

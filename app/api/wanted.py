@@ -22,9 +22,9 @@ from app.streams.connection import Connection
 from app.streams.conversations import Conversation
 from app.streams.grant import Grant
 from app.streams.log import START, OnDisconnect, StreamRecord, parse_id
+from app.streams.opener import Patience
 from app.streams.outcome import OURS, outcome_of_code
 from app.streams.reader import Reader
-from app.streams.registry import Patience
 from app.streams.response import StreamResponse
 from app.streams.sse import Encoder
 
@@ -115,7 +115,7 @@ class Wanted:
         request = self.request if conversation is None else _behind(conversation, self.request)
         hold = await quotas.take(who.scope, who.identity, who.limits, key or stream_id, request, self.answers)
         try:
-            record = await self.ctx.streams.open(
+            record = await self.ctx.opener.open(
                 self._draft(stream_id, key, request, hold.grant),
                 readers,
                 who.identity.tier.priority,

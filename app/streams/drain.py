@@ -14,7 +14,8 @@ from app.errors import LogUnavailable
 from app.observability.figures import figures
 from app.observability.metrics import RELEASED
 from app.streams.connection import Connection
-from app.streams.registry import LiveStream, Streams
+from app.streams.live import LiveStream
+from app.streams.registry import Streams
 
 log = structlog.get_logger(__name__)
 

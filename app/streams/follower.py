@@ -11,9 +11,10 @@ from app.events import Event, Failed, Reset, Token
 from app.observability.figures import figures
 from app.observability.metrics import TAKEOVERS
 from app.streams.generation import Generation
+from app.streams.live import LiveStream
 from app.streams.log import START, Cursor, StreamRecord, StreamState, check_contiguous
 from app.streams.packing import Unreadable
-from app.streams.registry import CANCELLED, LiveStream, Streams
+from app.streams.registry import CANCELLED, Streams
 from app.streams.tail import Tail
 
 log = structlog.get_logger(__name__)

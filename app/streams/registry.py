@@ -5,15 +5,14 @@ one follower takes the stream over, and the readers of the tail see nothing of i
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import structlog
 
 from app.admission.places import Place, Places
-from app.errors import CursorGone, Draining, IdempotencyMismatch, Internal, LogFull, LogUnavailable, NotFound
+from app.errors import CursorGone, Internal, NotFound
 from app.events import Failed
 from app.routing.maker import Maker
 from app.routing.ways import Readers
@@ -21,8 +20,8 @@ from app.streams.account import Account
 from app.streams.committer import Committer
 from app.streams.driver import Driver, Turn
 from app.streams.generation import Generation
+from app.streams.live import LiveStream
 from app.streams.log import START, Backend, Cursor, State, StreamRecord, StreamState, format_id
-from app.streams.packing import Unreadable
 from app.streams.reader import Reader
 from app.streams.tail import Tail
 
@@ -40,26 +39,7 @@ class Status(NamedTuple):
     resumable: bool
 
 
-@dataclass(eq=False)
-class LiveStream:
-    """One stream on this worker: its tail, how many read it here, and who fills it."""
-
-    record: StreamRecord
-    tail: Tail
-    readers: int = 0
-    orphaned: bool = False  # nobody produced it when it was last looked at
-    generation: Generation | None = None
-    follower: asyncio.Task[None] | None = None
-    unread: asyncio.Task[None] | None = None
-
-    @property
-    def stream_id(self) -> str:
-        return self.record.stream_id
-
-
 Handler = Callable[[LiveStream], Awaitable[None]]
-# Waits for a place, in whatever way whoever wants it can be told that the wait is over.
-Patience = Callable[[Coroutine[Any, Any, None]], Awaitable[None]]
 
 
 class Streams:
@@ -71,7 +51,6 @@ class Streams:
         owner: this worker's name, unique to this incarnation of it.
         maker: what a record's stream is made by; raises `ModelNotFound`.
         stream_seconds_max, stream_bytes_max: see `Driver`.
-        degrade: whether streams begin while the log is away; they cannot be resumed.
         pod_draining: whether all workers of this machine are about to stop.
         places: who may generate.
     """
@@ -83,7 +62,6 @@ class Streams:
         maker: Callable[[StreamRecord], Maker],
         stream_seconds_max: float,
         stream_bytes_max: int,
-        degrade: bool,
         pod_draining: Callable[[], bool],
         places: Places,
     ) -> None:
@@ -94,16 +72,13 @@ class Streams:
         self.released = False
         # Not in a worker that will soon be gone: what it took, the next one would have to take from it.
         self.takes_over = True
-        self.degrade = degrade
         self.pod_draining = pod_draining
         self.places = places
         self.live: dict[str, LiveStream] = {}
-        self.queued: dict[str, StreamRecord] = {}
-        """Streams that will begin once there is a place, by their ids."""
         self.follow: Handler | None = None
         self.unread: Handler | None = None
         self.accounts: list[Callable[[Account], None]] = []
-        self._stream_seconds_max = stream_seconds_max
+        self.stream_seconds_max = stream_seconds_max
         self.driver = Driver(self.committer, stream_seconds_max, stream_bytes_max, self._ended)
         self._maker = maker
 
@@ -112,73 +87,13 @@ class Streams:
         """The streams that are produced here."""
         return [live for live in self.live.values() if live.generation is not None]
 
-    async def open(
-        self,
-        draft: StreamRecord,
-        readers: Readers = "bound",
-        priority: int = 0,
-        patience: Patience | None = None,
-        background: bool = False,
-    ) -> StreamRecord:
-        """Begin a stream, or find the one that the same Idempotency-Key began.
-
-        Args:
-            readers: what they make of an answer that begins again.
-            priority: the higher, the sooner there is a place for it.
-            patience: waits for the place; by default until this task is cancelled.
-            background: nobody waits for an answer's status: the stream begins at once and waits for its place by
-                itself, for as long as it may run.
+    def check_model(self, record: StreamRecord) -> None:
+        """Whether the stream can be made here.
 
         Raises:
-            Draining, Overloaded, ModelNotFound, LogUnavailable, LogFull
-            IdempotencyMismatch: the key came with another body before.
+            ModelNotFound
         """
-        self._refuse_in_drain()
-        self._maker(draft)
-        place = self.places.take_now(draft.principal, priority)
-        if place is None:
-            # Who joins a stream takes no place, and does not wait for one.
-            if draft.idempotency and await self.backend.known(draft) is not None:
-                return await self._begin(draft, readers, None)
-            place = self.places.queue(draft.principal, priority, self._stream_seconds_max if background else None)
-        try:
-            if not place.held and not background:
-                await self._wait(draft, place, patience)
-            return await self._begin(draft, readers, place)
-        except BaseException:
-            place.leave()
-            raise
-
-    async def _wait(self, draft: StreamRecord, place: Place, patience: Patience | None) -> None:
-        self.queued[draft.stream_id] = draft
-        try:
-            await (patience(place.turn()) if patience else place.turn())
-        finally:
-            del self.queued[draft.stream_id]
-        self._refuse_in_drain()
-
-    def _refuse_in_drain(self) -> None:
-        # A worker that stops alone still takes what comes on connections that were open: a few requests.
-        if self.released or self.pod_draining():
-            raise Draining("The server is shutting down.", retry_after_seconds=1)
-
-    async def _begin(self, draft: StreamRecord, readers: Readers, place: Place | None) -> StreamRecord:
-        try:
-            record = await self.backend.create(draft, self.owner)
-        except (LogFull, Unreadable):
-            raise
-        except LogUnavailable:
-            if not self.degrade:
-                raise
-            return self._open_without_log(draft, readers, place)
-        if record.stream_id == draft.stream_id:
-            self.produce(self.enter(record, START), fence=1, readers=readers, place=place)
-            return record
-        if record.body_hash != draft.body_hash:
-            raise IdempotencyMismatch("This Idempotency-Key was used with another request.")
-        if place is not None:
-            place.leave()
-        return record
+        self._maker(record)
 
     def resume_strategy(self, record: StreamRecord) -> str:
         """How the stream's model is gone on with: continue, replay or fail.
@@ -187,11 +102,6 @@ class Streams:
             ModelNotFound
         """
         return self._maker(record).resume
-
-    def _open_without_log(self, record: StreamRecord, readers: Readers, place: Place | None) -> StreamRecord:
-        live = self.enter(record, START)
-        self.produce(live, fence=0, readers=readers, place=place)
-        return record
 
     def enter(self, record: StreamRecord, last: Cursor) -> LiveStream:
         """The stream's place on this worker; its tail begins behind `last`."""

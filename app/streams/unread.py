@@ -3,7 +3,8 @@
 import asyncio
 
 from app.errors import LogUnavailable
-from app.streams.registry import LiveStream, Streams
+from app.streams.live import LiveStream
+from app.streams.registry import Streams
 
 
 class Unread:

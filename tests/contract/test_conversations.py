@@ -33,7 +33,6 @@ class Talk:
             none,  # type: ignore[arg-type] # nothing is generated here
             60,
             1 << 20,
-            degrade=False,
             pod_draining=lambda: False,
             places=places,
         )

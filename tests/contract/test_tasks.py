@@ -11,6 +11,7 @@ from app.routing.batch import TASKS, Batch, read_lines
 from app.routing.route import Route
 from app.streams.follower import Follower
 from app.streams.log import START, Cursor, StreamRecord
+from app.streams.opener import Opener
 from app.streams.registry import Streams
 from tests.contract.conftest import Open
 from tests.contract.logs import Log, Options
@@ -28,9 +29,7 @@ class Side:
         self.echo = Echo(pause_seconds=0.05)
         maker = Batch(Route.to(self.echo), 20.0, 1000, 20.0, 0)
         places = Places(1000, 0, 1)
-        self.streams = Streams(
-            log, name, lambda _: maker, 60, 1 << 20, degrade=False, pod_draining=lambda: False, places=places
-        )
+        self.streams = Streams(log, name, lambda _: maker, 60, 1 << 20, pod_draining=lambda: False, places=places)
         self.follower = Follower(self.streams, LEASE_SECONDS)
         self.streams.follow = self.follower.follow
 
@@ -47,7 +46,7 @@ async def begin(side: Side) -> str:
     messages = [{"role": "user", "content": f"p {number}"} for number in range(PROMPTS)]
     name = secrets.token_urlsafe(18)
     record = StreamRecord(name, "alice", TASKS, GenerationRequest("m", messages), "finish", 1.0, 1_790_000_000)
-    return (await side.streams.open(record)).stream_id
+    return (await Opener(side.streams, degrade=False).open(record)).stream_id
 
 
 def content(entries: Sequence[tuple[Cursor, Event]]) -> str:

@@ -11,6 +11,7 @@ from app.providers.base import GenerationRequest, Pour
 from app.routing.route import Resume, Route
 from app.streams.follower import Follower
 from app.streams.log import START, Backend, OnDisconnect, StreamRecord, parse_id
+from app.streams.opener import Opener
 from app.streams.registry import Streams
 from app.streams.sse import NativeEncoder
 from tests.support.asgi import until
@@ -67,7 +68,6 @@ class Side:
             lambda _: route,
             60,
             1 << 20,
-            degrade=False,
             pod_draining=lambda: False,
             places=Places(1000, 0, 1),
         )
@@ -78,7 +78,7 @@ class Side:
         """Begin a stream."""
         name = secrets.token_urlsafe(18)
         record = StreamRecord(name, PRINCIPAL, "native", REQUEST, on_disconnect, 1.0, 1_790_000_000)
-        return (await self.streams.open(record)).stream_id
+        return (await Opener(self.streams, degrade=False).open(record)).stream_id
 
     async def read(self, journal: Journal, tokens: int = TOKENS + 1, seconds: float = 4.0) -> None:
         """As a client that comes with its last id, until it has so many tokens, or the end, or no patience."""

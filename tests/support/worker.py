@@ -19,6 +19,7 @@ from app.streams.drain import Drain
 from app.streams.follower import Follower
 from app.streams.log import START, Backend, OnDisconnect, StreamRecord
 from app.streams.memory_log import MemoryLog
+from app.streams.opener import Opener
 from app.streams.reader import Reader
 from app.streams.reader_response import Terms
 from app.streams.registry import Streams
@@ -49,6 +50,10 @@ class Worker:
     age_seconds_max: float = LONG
     on_disconnect: OnDisconnect = "cancel"
     calls: list[asyncio.Task[None]] = field(default_factory=list)
+    opener: Opener = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.opener = Opener(self.streams, degrade=False)
 
     @property
     def terms(self) -> Terms:
@@ -85,7 +90,7 @@ class Worker:
             idempotency=key,
         )
         patience = None if connection is None else connection.unless_gone
-        opened = await self.streams.open(record, "bound", priority, patience, background)
+        opened = await self.opener.open(record, "bound", priority, patience, background)
         return await self.streams.attach(opened.stream_id, principal, START)
 
     async def read(self, reader: Reader) -> list[Event]:
@@ -149,7 +154,6 @@ async def worker(
             lambda record: routes[record.request.model],
             stream_seconds_max,
             stream_bytes_max,
-            degrade=False,
             pod_draining=lambda: False,
             places=places or Places(1000, 0, LONG),
         )

@@ -71,7 +71,7 @@ async def test_a_wait_that_is_over_is_an_error_of_its_own_and_not_a_stream() -> 
         provider = Steps(DONE)
         with pytest.raises(Overloaded):
             await here.open(provider)
-        assert (provider.started, len(here.streams.live), here.streams.queued) == (0, 1, {})
+        assert (provider.started, len(here.streams.live), here.opener.queued) == (0, 1, {})
         here.streams.detach(first)
 
 

@@ -12,10 +12,10 @@ import pytest_asyncio
 from app.errors import Draining, Internal, ModelNotFound, NotFound
 from app.events import Done, Failed, Token
 from app.streams.generation import Generation
+from app.streams.live import LiveStream
 from app.streams.log import START, STREAM_ID, Append, AppendResult, Cursor, StreamRecord, StreamState
 from app.streams.memory_log import MemoryLog
 from app.streams.reader import Reader
-from app.streams.registry import LiveStream
 from tests.support.asgi import until
 from tests.support.providers import DONE, FOREVER, REQUEST, Steps, tokens
 from tests.support.worker import PRINCIPAL, Worker, worker

@@ -10,6 +10,7 @@ import pytest
 from app.errors import LogUnavailable
 from app.streams.log import StreamRecord, StreamState
 from app.streams.memory_log import MemoryLog
+from app.streams.opener import Opener
 from app.streams.unread import Unread
 from tests.support.asgi import no_tasks_left, until
 from tests.support.journal import Journal
@@ -42,7 +43,7 @@ async def left(log: ShakyLog) -> AsyncIterator[tuple[Side, str]]:
         record = StreamRecord(
             secrets.token_urlsafe(18), PRINCIPAL, "native", REQUEST, "grace", GRACE_SECONDS, 1_790_000_000
         )
-        stream_id = (await side.streams.open(record)).stream_id
+        stream_id = (await Opener(side.streams, degrade=False).open(record)).stream_id
         await side.read(Journal(stream_id=stream_id), tokens=3)
         yield side, stream_id
         for live in side.streams.live.values():
