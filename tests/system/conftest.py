@@ -6,6 +6,27 @@ from pathlib import Path
 import pytest
 
 from tests.support.browser import Browser
+from tests.support.models import Models
+from tests.support.upstream import ScriptedUpstream
+
+
+@pytest.fixture(scope="module")
+def upstream() -> Iterator[ScriptedUpstream]:
+    """An upstream of the module's own, which does what each model's script says."""
+    with ScriptedUpstream() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory, upstream: ScriptedUpstream) -> Models:
+    """A models file in which every model is that upstream's."""
+    return Models(tmp_path_factory.mktemp("models"), upstream)
+
+
+@pytest.fixture
+def model(models: Models) -> str:
+    """A model that no other test has asked for."""
+    return models.unused()
 
 
 @pytest.fixture

@@ -35,12 +35,6 @@ WEATHER: ToolParam = {"name": "weather", "description": "Tells it.", "input_sche
 
 
 @pytest.fixture(scope="module")
-def upstream() -> Iterator[ScriptedUpstream]:
-    with ScriptedUpstream() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory, upstream: ScriptedUpstream) -> Models:
     """Half of them at an upstream that speaks Anthropic's protocol, half at one that speaks OpenAI's."""
     found = Models(tmp_path_factory.mktemp("sdk"), upstream)

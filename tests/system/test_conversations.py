@@ -19,12 +19,6 @@ FAST = {"tokens": 3, "tokens_per_second": 0, "first_token_ms": 0}
 
 
 @pytest.fixture(scope="module")
-def upstream() -> Iterator[ScriptedUpstream]:
-    with ScriptedUpstream() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory, upstream: ScriptedUpstream) -> Iterator[Gunicorn]:
     folder = tmp_path_factory.mktemp("conversations")
     config = folder / "models.json"

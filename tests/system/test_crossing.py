@@ -21,12 +21,6 @@ every_first = pytest.mark.parametrize("first", ["anthropic", "openai"])
 
 
 @pytest.fixture(scope="module")
-def upstream() -> Iterator[ScriptedUpstream]:
-    with ScriptedUpstream() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory, upstream: ScriptedUpstream) -> Iterator[str]:
     """The model `anthropic` asks its upstream of that protocol first, and then the other one; `openai` likewise."""
 

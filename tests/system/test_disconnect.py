@@ -30,25 +30,9 @@ every_way = pytest.mark.parametrize("how", ["fin", "rst"])
 
 
 @pytest.fixture(scope="module")
-def upstream() -> Iterator[ScriptedUpstream]:
-    with ScriptedUpstream() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory, upstream: ScriptedUpstream) -> Models:
-    return Models(tmp_path_factory.mktemp("disconnect"), upstream)
-
-
-@pytest.fixture(scope="module")
 def chain(models: Models) -> Iterator[Chain]:
     with Chain({"SLUICE_CONFIG": str(models.path)}, workers=2) as running:
         yield running
-
-
-@pytest.fixture
-def model(models: Models) -> str:
-    return models.unused()
 
 
 def let_go(chain: Chain, upstream: ScriptedUpstream, model: str, left: float) -> None:

@@ -39,17 +39,6 @@ TIERS: dict[str, dict[str, int]] = {"free": {}, "one": {"concurrent_streams": 1}
 
 
 @pytest.fixture(scope="module")
-def upstream() -> Iterator[ScriptedUpstream]:
-    with ScriptedUpstream() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory, upstream: ScriptedUpstream) -> Models:
-    return Models(tmp_path_factory.mktemp("routes"), upstream)
-
-
-@pytest.fixture(scope="module")
 def keys(tmp_path_factory: pytest.TempPathFactory) -> ApiKeys:
     principals = [_name(route) for route in (*ROUTES, SOCKET)]
     return ApiKeys(tmp_path_factory.mktemp("keys"), **dict.fromkeys(principals, "one"))

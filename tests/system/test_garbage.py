@@ -14,17 +14,6 @@ from tests.support.upstream import ScriptedUpstream
 from tests.support.upstream_script import Script
 
 
-@pytest.fixture(scope="module")
-def upstream() -> Iterator[ScriptedUpstream]:
-    with ScriptedUpstream() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory, upstream: ScriptedUpstream) -> Models:
-    return Models(tmp_path_factory.mktemp("garbage"), upstream)
-
-
 @pytest.fixture(scope="module", params=["lmdb", "memory"])
 def server(request: pytest.FixtureRequest, models: Models) -> Iterator[Gunicorn]:
     log = {"SLUICE_STREAM_LOG": "memory://"} if request.param == "memory" else {}

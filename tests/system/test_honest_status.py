@@ -33,12 +33,6 @@ every_mode = pytest.mark.parametrize("stream", [True, False], ids=["stream", "ba
 
 
 @pytest.fixture(scope="module")
-def upstream() -> Iterator[ScriptedUpstream]:
-    with ScriptedUpstream() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory, upstream: ScriptedUpstream) -> Models:
     found = Models(
         tmp_path_factory.mktemp("honest"), upstream, api_key_env="ORIGIN_KEY", first_token_seconds=10, idle_seconds=10
@@ -61,11 +55,6 @@ def chain(models: Models) -> Iterator[Chain]:
     }
     with Chain(env, workers=1) as running:
         yield running
-
-
-@pytest.fixture
-def model(models: Models) -> str:
-    return models.unused()
 
 
 def told_nothing(call: Call, upstream: ScriptedUpstream) -> None:

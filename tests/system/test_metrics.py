@@ -27,12 +27,6 @@ SAME = ["one ", "two ", "three ", "four "]
 
 
 @pytest.fixture(scope="module")
-def upstream() -> Iterator[ScriptedUpstream]:
-    with ScriptedUpstream() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
 def chain(upstream: ScriptedUpstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chain]:
     asked = {"provider": "openai", "base_url": upstream.base_url, "retries_max": 0, "idle_seconds": 1}
     asked["first_token_seconds"] = 1

@@ -20,12 +20,6 @@ every_mode = pytest.mark.parametrize("stream", [True, False], ids=["stream", "ba
 
 
 @pytest.fixture(scope="module")
-def upstream() -> Iterator[ScriptedUpstream]:
-    with ScriptedUpstream() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory, upstream: ScriptedUpstream) -> Models:
     return Models(tmp_path_factory.mktemp("sdk"), upstream, provider="anthropic")
 
@@ -37,11 +31,6 @@ def client(models: Models) -> Iterator[openai.OpenAI]:
         openai.OpenAI(base_url=f"{chain.url}/v1", api_key="unused", max_retries=0, timeout=20) as client,
     ):
         yield client
-
-
-@pytest.fixture
-def model(models: Models) -> str:
-    return models.unused()
 
 
 def ask(client: openai.OpenAI, model: str, *, stream: bool, messages: Any = QUESTION, **options: Any) -> Any:

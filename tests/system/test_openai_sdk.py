@@ -28,26 +28,10 @@ AT_ONCE = {"simulator": {"seed": 7, "tokens": 12, "tokens_per_second": 0, "first
 
 
 @pytest.fixture(scope="module")
-def upstream() -> Iterator[ScriptedUpstream]:
-    with ScriptedUpstream() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory, upstream: ScriptedUpstream) -> Models:
-    return Models(tmp_path_factory.mktemp("sdk"), upstream)
-
-
-@pytest.fixture(scope="module")
 def chain(models: Models) -> Iterator[Chain]:
     env = {"SLUICE_CONFIG": str(models.path), "SLUICE_HEARTBEAT_SECONDS": str(HEARTBEAT_SECONDS)}
     with Chain(env, workers=2) as running:
         yield running
-
-
-@pytest.fixture
-def model(models: Models) -> str:
-    return models.unused()
 
 
 @dataclass

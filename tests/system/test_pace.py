@@ -30,27 +30,11 @@ every_surface = pytest.mark.parametrize("surface", SURFACES, ids=lambda surface:
 
 
 @pytest.fixture(scope="module")
-def upstream() -> Iterator[ScriptedUpstream]:
-    with ScriptedUpstream() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory, upstream: ScriptedUpstream) -> Models:
-    return Models(tmp_path_factory.mktemp("pace"), upstream)
-
-
-@pytest.fixture(scope="module")
 def chain(models: Models) -> Iterator[Chain]:
     """One worker, so that NGINX and a client beside it read the same stream in the same process."""
     env = {"SLUICE_CONFIG": str(models.path), "SLUICE_HEARTBEAT_SECONDS": str(HEARTBEAT_SECONDS)}
     with Chain(env, workers=1) as running:
         yield running
-
-
-@pytest.fixture
-def model(models: Models) -> str:
-    return models.unused()
 
 
 @pytest.fixture(scope="module")

@@ -20,17 +20,6 @@ AT_ONCE: Any = {"simulator": PACED["simulator"] | {"tokens_per_second": 0}}
 
 
 @pytest.fixture(scope="module")
-def upstream() -> Iterator[ScriptedUpstream]:
-    with ScriptedUpstream() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory, upstream: ScriptedUpstream) -> Models:
-    return Models(tmp_path_factory.mktemp("responses"), upstream)
-
-
-@pytest.fixture(scope="module")
 def chain(models: Models) -> Iterator[Chain]:
     with Chain({"SLUICE_CONFIG": str(models.path)}, workers=2) as running:
         yield running
@@ -40,11 +29,6 @@ def chain(models: Models) -> Iterator[Chain]:
 def client(chain: Chain) -> Iterator[openai.OpenAI]:
     with openai.OpenAI(base_url=f"{chain.url}/v1", api_key="unused", max_retries=0, timeout=20) as made:
         yield made
-
-
-@pytest.fixture
-def model(models: Models) -> str:
-    return models.unused()
 
 
 def whole_text(client: openai.OpenAI) -> str:

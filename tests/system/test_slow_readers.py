@@ -34,12 +34,6 @@ GAP_P99_SECONDS_MAX = 0.05
 HELD_SECONDS_MAX = 1.5
 
 
-@pytest.fixture(scope="module")
-def upstream() -> Iterator[ScriptedUpstream]:
-    with ScriptedUpstream() as running:
-        yield running
-
-
 @pytest.fixture(scope="module", params=["lmdb", "redis"])
 def chain(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, upstream: ScriptedUpstream

@@ -18,17 +18,6 @@ V1: dict[str, Any] = {"prompt": "Hello", "simulator": AT_ONCE}
 
 
 @pytest.fixture(scope="module")
-def upstream() -> Iterator[ScriptedUpstream]:
-    with ScriptedUpstream() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory, upstream: ScriptedUpstream) -> Models:
-    return Models(tmp_path_factory.mktemp("versions"), upstream)
-
-
-@pytest.fixture(scope="module")
 def url(models: Models) -> Iterator[str]:
     with Chain({"SLUICE_CONFIG": str(models.path)}, workers=2) as running:
         yield running.url

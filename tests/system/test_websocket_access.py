@@ -32,12 +32,6 @@ def keys(folder: Path) -> ApiKeys:
 
 
 @pytest.fixture(scope="module")
-def upstream() -> Iterator[ScriptedUpstream]:
-    with ScriptedUpstream() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
 def server(folder: Path, keys: ApiKeys, upstream: ScriptedUpstream) -> Iterator[Gunicorn]:
     config = folder / "models.json"
     silent = [{"provider": "openai", "base_url": upstream.base_url, "model": "silent", "first_token_seconds": 60}]
