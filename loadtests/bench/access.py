@@ -12,7 +12,6 @@ import asyncio
 import gc
 import sys
 from collections.abc import Awaitable, Callable
-from hashlib import sha256
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -21,7 +20,6 @@ from typing import Any
 
 import jwt
 import uvloop
-import yaml
 
 from app.limits.account import Limit
 from app.limits.limiter import Limiter
@@ -37,12 +35,12 @@ from app.security.tickets import Tickets
 from app.security.watched import Watched
 from app.streams.account import Account
 from app.tiers import Tier
+from loadtests.bench import caller
+from loadtests.bench.caller import KEY, write_keys
 
 REQUESTS, ROUNDS = 2_000, 7
-KEY, SECRET = "sk-sluice-" + "k" * 43, "s" * 43
-TIERS = {
-    "free": Tier(requests_per_minute=10**9, requests_per_hour=10**9, tokens_per_minute=10**9, concurrent_streams=10**6)
-}
+SECRET = "s" * 43
+TIERS = {name: Tier(**limits) for name, limits in caller.TIERS.items()}
 RATES = (Limit("generate/60", 60_000, 10**9), Limit("generate/3600", 3_600_000, 10**9))
 REQUEST = GenerationRequest("m", [{"role": "user", "content": "Say it. " * 40}], max_tokens=100)
 
@@ -67,8 +65,7 @@ async def cost(one: Callable[[int], Awaitable[Any]], disturbed: Callable[[], int
 
 def authenticator(folder: Path) -> Authenticator:
     keys, secrets = folder / "keys.yaml", folder / "secret"
-    entry = {"hash": sha256(KEY.encode()).hexdigest(), "principal": "acme", "tier": "free"}
-    keys.write_text(yaml.safe_dump({"keys": [entry]}))
+    write_keys(keys)
     secrets.write_text(SECRET)
     source = FileKeys(Watched("secret", secrets, lambda text: parse_secrets(text, "HS256")))
     issuer = TrustedIssuer("https://id.example.org/", "bench", source, "corp:", None, "free")

@@ -103,8 +103,8 @@ class Bed:
         time.sleep(SETTLE_SECONDS)
 
     def _generating(self, demand: Demand, records: Path | None) -> contextlib.AbstractContextManager[Generator]:
-        port = self._running.port
-        return generating(self._programs, self._cores.generator, port, self._surface, demand, records)
+        surface = self._surface._replace(header=self._running.header or self._surface.header)
+        return generating(self._programs, self._cores.generator, self._running.port, surface, demand, records)
 
     def _read(self) -> Reading:
         groups = self._running.processes(self._proc)

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import yaml
 
+from loadtests.bench.caller import HEADER, TIERS, write_keys
 from loadtests.bench.ports import free_ports, wait_until_answers
 from loadtests.bench.processes import REPOSITORY, Cores, started
 from loadtests.bench.procfs import Procfs
@@ -34,11 +35,15 @@ class Site(NamedTuple):
 
 
 class System(NamedTuple):
-    """Something that answers on `port`; without a gateway, `root` is None. `marks` tells its processes apart."""
+    """Something that answers on `port`; without a gateway, `root` is None. `marks` tells its processes apart.
+
+    `header` is what it wants to see in each request.
+    """
 
     port: int
     root: int | None = None
     marks: Mapping[str, str] = MARKS
+    header: str = ""
 
     def processes(self, proc: Procfs) -> dict[str, list[int]]:
         """Its processes by what they are. Whatever is neither Gunicorn nor NGINX keeps things running, at no cost."""
@@ -98,6 +103,16 @@ def sluice_traced(site: Site, origin_port: int) -> Iterator[System]:
 
 
 @contextlib.contextmanager
+def sluice_full(site: Site, origin_port: int) -> Iterator[System]:
+    """The same with all that is off without a setting: a key in each request, every limit counted, traces."""
+    keys = site.state / "keys.yaml"
+    write_keys(keys)
+    more = {"SLUICE_API_KEYS_FILE": str(keys)}
+    with Collector() as collector, _alone(site, origin_port, {**collector.env, **more}) as system:
+        yield system._replace(header=HEADER)
+
+
+@contextlib.contextmanager
 def sluice_behind_nginx(site: Site, origin_port: int) -> Iterator[System]:
     """The whole chain with one worker, as `make run` runs it. Both share the core."""
     port, metrics_port = free_ports(2)
@@ -113,9 +128,10 @@ SYSTEMS: dict[str, tuple[str, Start]] = {
     "nginx": ("Sluice behind NGINX", sluice_behind_nginx),
     "unseen": ("Sluice, no figures or lines", sluice_unseen),
     "traced": ("Sluice, traced", sluice_traced),
+    "full": ("Sluice, traced, with keys and limits", sluice_full),
 }
 # Those that are only measured where they are asked for.
-ASKED_FOR = ("unseen", "traced")
+ASKED_FOR = ("unseen", "traced", "full")
 
 
 @contextlib.contextmanager
@@ -144,7 +160,7 @@ def _environment(site: Site, origin_port: int, metrics_port: int) -> dict[str, s
         "base_url": f"http://127.0.0.1:{origin_port}/v1",
         "concurrency_max": STREAMS_MAX,
     }
-    config.write_text(yaml.safe_dump({"models": {MODEL: [upstream]}}))
+    config.write_text(yaml.safe_dump({"models": {MODEL: [upstream]}, "tiers": TIERS}))
     return {
         **UNLIMITED,
         **os.environ,
