@@ -1,6 +1,8 @@
-"""Writes README's figures: what a worker carries and how others compare, from the files that the measurements left.
+"""Writes README's figures: what a worker carries, what a token costs and how others compare, from the files that the
+measurements left.
 
-`make capacity` and `make compare` write those when they can be believed; nobody writes figures by hand.
+`make capacity`, `make bench ARGS=--write` and `make compare` write those when they can be believed; nobody writes
+figures by hand.
 """
 
 import json
@@ -8,6 +10,7 @@ import sys
 from typing import Any
 
 from app.capacity import FILE as CAPACITY
+from loadtests.bench.report import FILE as BENCH
 from loadtests.compare.table import FILE as COMPARISON
 from loadtests.compare.table import markdown
 from scripts.regions import main, table
@@ -49,8 +52,46 @@ def comparison_table() -> str:
     return markdown(json.loads(COMPARISON.read_text())).strip()
 
 
+def bench_table() -> str:
+    """What a token costs, with one thing more or less switched on."""
+    if not BENCH.exists():
+        return MISSING.format(command="make bench ARGS=--write")
+    known: dict[str, Any] = json.loads(BENCH.read_text())
+    head = [
+        "",
+        "streams",
+        "CPU µs/token",
+        "× NGINX alone",
+        "NGINX or Redis",
+        "added TTFT p50",
+        "gap p99.9",
+        "stalled",
+        "KiB/stream",
+    ]
+    rows = [
+        [
+            row["name"],
+            str(row["streams"]),
+            _figure(row["gunicorn_cpu_us_per_token"]),
+            _figure(row["nginx_costs"]),
+            _figure(row["redis_cpu_us_per_token"] or row["nginx_cpu_us_per_token"]),
+            _figure(row["added_ttft_p50_ms"], " ms"),
+            _figure(row["figures"]["gap_ms"]["p999"], " ms"),
+            f"{100 * row['figures']['streams_stalled'] / max(1, row['figures']['streams_seen']):.1f} %",
+            _figure(row["gunicorn_kib_per_stream"]),
+        ]
+        for row in known["rows"]
+    ]
+    note = f"`{known['command']}`, {known['measured_at'][:10]}: {known['title']}; {known['machine']}."
+    return table(head, rows) + f"\n\n{note}"
+
+
+def _figure(value: float | None, unit: str = "") -> str:
+    return "–" if value is None else f"{value:.1f}{unit}"
+
+
 def regions() -> dict[str, str]:
-    return {"capacity": capacity_table(), "comparison": comparison_table()}
+    return {"bench": bench_table(), "capacity": capacity_table(), "comparison": comparison_table()}
 
 
 if __name__ == "__main__":

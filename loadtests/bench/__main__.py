@@ -9,7 +9,7 @@ from loadtests.bench.errors import BenchError
 from loadtests.bench.generator import Demand
 from loadtests.bench.measurement import Bench, Row
 from loadtests.bench.processes import REPOSITORY, choose_cores
-from loadtests.bench.report import write
+from loadtests.bench.report import FILE, as_json, write
 from loadtests.bench.surfaces import SURFACES
 from loadtests.bench.systems import ASKED_FOR, SYSTEMS
 from loadtests.bench.verdict import broken_limits, faults
@@ -28,11 +28,16 @@ def main(words: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return fail(["interrupted"])
     title = f"{options.surface} surface, {options.rate:g} tokens/s a stream, {options.tokens} tokens each"
-    sys.stdout.write(write(STATE, title, rows))
+    command = " ".join(["python -m loadtests.bench", *(sys.argv[1:] if words is None else words)])
+    sys.stdout.write(write(STATE, title, command, rows))
     complaints = [f"not valid: {row.name}, {row.streams} streams: {fault}" for row in rows for fault in faults(row)]
     if options.check:
         complaints += broken_limits(rows)
-    return fail(complaints) if complaints else 0
+    if complaints:
+        return fail(complaints)
+    if options.write:
+        FILE.write_bytes(as_json(title, command, rows))
+    return 0
 
 
 def read_options(words: Sequence[str] | None) -> argparse.Namespace:
@@ -46,6 +51,9 @@ def read_options(words: Sequence[str] | None) -> argparse.Namespace:
     usual = [name for name in SYSTEMS if name not in ASKED_FOR]
     parser.add_argument("--only", choices=SYSTEMS, nargs="+", default=usual, help="which rows")
     parser.add_argument("--assert", dest="check", action="store_true", help="fail when a limit is broken")
+    parser.add_argument(
+        "--write", action="store_true", help=f"leave the figures in {FILE.relative_to(REPOSITORY)}, too"
+    )
     options = parser.parse_args(words)
     if min(*options.streams, options.tokens, options.seconds) <= 0 or not 1 <= options.rate <= 1000:
         parser.error("--streams, --tokens and --seconds are above 0, --rate is 1 to 1000")

@@ -14,7 +14,8 @@ from loadtests.bench.generator import Demand, Generator, generating
 from loadtests.bench.processes import Cores
 from loadtests.bench.procfs import CoreSeconds, Procfs
 from loadtests.bench.surfaces import Surface
-from loadtests.bench.systems import SYSTEMS, Site, Start, System, origin
+from loadtests.bench.system import Site, Start, System
+from loadtests.bench.systems import SYSTEMS, origin
 
 # A few streams before the figures count: connections, caches and specialised bytecode are then as they stay.
 WARM_UP = Demand(streams=8, rate=20, tokens=20, seconds=1)
@@ -37,6 +38,7 @@ class Row(msgspec.Struct, frozen=True):
     neighbours_percent: float | None
     gunicorn_cpu_us_per_token: float | None
     nginx_cpu_us_per_token: float | None
+    redis_cpu_us_per_token: float | None
     gunicorn_kib_per_stream: float | None
     nginx_kib_per_stream: float | None
 
@@ -78,6 +80,8 @@ class Bed:
             after = self._read()
             loaded_kib = self._private_kib()  # last: walking a process's memory holds it up
         cpu = {group: seconds - before.cpu_seconds[group] for group, seconds in after.cpu_seconds.items()}
+        # Redis is on the other core.
+        own_seconds = sum(seconds for group, seconds in cpu.items() if group != "redis")
         cpu_us = {group: 1e6 * seconds / max(1, figures.tokens) for group, seconds in cpu.items()}
         kib = {group: (loaded_kib[group] - kib) / demand.streams for group, kib in self._idle_kib.items()}
         generator_core = after.generator_core.since(before.generator_core)
@@ -89,9 +93,10 @@ class Bed:
             offered_tokens=demand.streams * demand.rate * figures.window_seconds,
             figures=figures,
             generator_core_busy_percent=100 * generator_core.busy / generator_core.total,
-            neighbours_percent=100 * (gateway_core.busy - sum(cpu.values())) / gateway_core.total if cpu else None,
+            neighbours_percent=100 * (gateway_core.busy - own_seconds) / gateway_core.total if cpu else None,
             gunicorn_cpu_us_per_token=cpu_us.get("gunicorn"),
             nginx_cpu_us_per_token=cpu_us.get("nginx"),
+            redis_cpu_us_per_token=cpu_us.get("redis"),
             gunicorn_kib_per_stream=kib.get("gunicorn"),
             nginx_kib_per_stream=kib.get("nginx"),
         )

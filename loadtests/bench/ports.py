@@ -4,6 +4,7 @@ import http.client
 import socket
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from loadtests.bench.errors import BenchError
@@ -28,13 +29,34 @@ def wait_until_answers(port: int, path: str, status: int, process: subprocess.Po
     Raises:
         BenchError: the process ended, or the time is up; with the end of its log.
     """
+    _wait(lambda: _status(port, path) == status, process, log)
+
+
+def wait_until_listens(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
+    """Until something accepts connections on `port`.
+
+    Raises:
+        BenchError: as above.
+    """
+    _wait(lambda: _listens(port), process, log)
+
+
+def _wait(ready: Callable[[], bool], process: subprocess.Popen[bytes], log: Path) -> None:
     deadline = time.monotonic() + START_SECONDS_MAX
-    while _status(port, path) != status:
+    while not ready():
         if process.poll() is not None:
             raise BenchError(f"{log.stem} ended with {process.returncode} while starting:\n{last_lines(log)}")
         if time.monotonic() > deadline:
             raise BenchError(f"{log.stem} is not ready after {START_SECONDS_MAX} s:\n{last_lines(log)}")
         time.sleep(POLL_SECONDS)
+
+
+def _listens(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
 
 
 def _status(port: int, path: str) -> int:

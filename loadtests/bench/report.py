@@ -2,20 +2,24 @@
 
 import platform
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
 
 from loadtests.bench.figures import Percentiles
 from loadtests.bench.measurement import Row
-from loadtests.bench.verdict import added_ttft_ms, faults
+from loadtests.bench.verdict import added_ttft_ms, faults, nginx_costs
 
 NOTHING = "–"
+# What README shows; written by a run that can be believed.
+FILE = Path(__file__).with_name("results.json")
 HEADINGS = (
     "",
     "streams",
     "CPU µs/token",
-    "NGINX µs/token",
+    "× NGINX alone",
+    "NGINX or Redis µs/token",
     "TTFT p50 / p99 ms",
     "added TTFT p50 ms",
     "gap p50 / p99 / p99.9 ms",
@@ -40,20 +44,32 @@ def markdown(title: str, rows: Sequence[Row]) -> str:
     return "\n".join([f"# {title}", "", machine(), "", *lines, *([""] if notes else []), *notes, ""])
 
 
-def write(folder: Path, title: str, rows: Sequence[Row]) -> str:
+def write(folder: Path, title: str, command: str, rows: Sequence[Row]) -> str:
     """Leaves bench.md and bench.json in `folder`; the Markdown."""
     text = markdown(title, rows)
     (folder / "bench.md").write_text(text)
+    (folder / "bench.json").write_bytes(as_json(title, command, rows))
+    return text
+
+
+def as_json(title: str, command: str, rows: Sequence[Row]) -> bytes:
+    """The figures for programs."""
     document = {
         "title": title,
+        "command": command,
+        "measured_at": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "machine": machine(),
         "rows": [
-            {**msgspec.to_builtins(row), "added_ttft_p50_ms": added_ttft_ms(row, rows), "faults": faults(row)}
+            {
+                **msgspec.to_builtins(row),
+                "added_ttft_p50_ms": added_ttft_ms(row, rows),
+                "nginx_costs": nginx_costs(row, rows),
+                "faults": faults(row),
+            }
             for row in rows
         ],
     }
-    (folder / "bench.json").write_bytes(msgspec.json.format(msgspec.json.encode(document)) + b"\n")
-    return text
+    return msgspec.json.format(msgspec.json.encode(document)) + b"\n"
 
 
 def _cells(row: Row, rows: Sequence[Row]) -> list[str]:
@@ -62,7 +78,8 @@ def _cells(row: Row, rows: Sequence[Row]) -> list[str]:
         row.name,
         str(row.streams),
         _number(row.gunicorn_cpu_us_per_token),
-        _number(row.nginx_cpu_us_per_token),
+        _number(nginx_costs(row, rows)),
+        _number(row.redis_cpu_us_per_token if row.nginx_cpu_us_per_token is None else row.nginx_cpu_us_per_token),
         _percentiles(figures.ttft_ms, "p50", "p99"),
         _number(added_ttft_ms(row, rows), digits=2),
         _percentiles(figures.gap_ms, "p50", "p99", "p999"),

@@ -13,7 +13,8 @@ from loadtests.bench.generator import Demand
 from loadtests.bench.measurement import SETTLE_SECONDS, Bed, Bench, Row
 from loadtests.bench.processes import choose_cores
 from loadtests.bench.surfaces import Surface
-from loadtests.bench.systems import SYSTEMS, Start
+from loadtests.bench.system import Start
+from loadtests.bench.systems import SYSTEMS
 from loadtests.capacity.objectives import Objectives
 from loadtests.capacity.point import Cost, Health, Model, Point, make_point
 from loadtests.capacity.records import Record, read_records

@@ -1,7 +1,7 @@
 """`make compare`: the same load on Sluice and on others, one after the other on the same core, and their ratios.
 
-First a load that all of them carry, for what a token costs; then each is loaded until it misses an objective of the
-profile. One worker, one core, the same upstream: figures of one run, which only compare with each other.
+First one load for what a token costs, at which the slower ones are at their end; then each is loaded until it misses an
+objective of the profile. One worker, one core, the same upstream: figures of one run, which only compare with each other.
 """
 
 import argparse
@@ -70,7 +70,7 @@ def read_options(words: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m loadtests.compare", description=__doc__)
     parser.add_argument("--only", choices=PEERS, nargs="+", default=list(PEERS), help="which systems; the first is 1")
     parser.add_argument("--profile", default="chat", help="of loadtests/profiles.yaml")
-    parser.add_argument("--streams", type=int, default=40, help="a load that all of them carry")
+    parser.add_argument("--streams", type=int, default=200, help="the load at which a token's cost is taken")
     parser.add_argument("--streams-max", type=int, default=2048, help="how far each is loaded; 0: not at all")
     parser.add_argument("--seconds", type=float, default=5.0, help="window of each load")
     parser.add_argument("--no-write", action="store_true", help="leave loadtests/comparison.json as it is")
@@ -83,13 +83,13 @@ def site(name: str, folder: Path) -> Site:
 
 
 def common_load(name: str, options: argparse.Namespace, due: Objectives) -> Point:
-    """The load that all carry, on this one."""
+    """The common load, on this one."""
     with LocalTarget(site(name, options.state), due) as target:
         return target("closed", options.streams, 1, options.seconds)
 
 
 def measure(name: str, options: argparse.Namespace, due: Objectives, origin: Point, console: Console) -> dict[str, Any]:
-    """One system: its cost at the load that all carry, and how far it goes."""
+    """One system: its cost at the common load, and how far it goes."""
     console.print(f"measuring {PEERS[name][0]}", markup=False)
     complaints: list[str] = []
     carried, more = None, False
@@ -128,7 +128,11 @@ def how_far(points: Sequence[Point], outside: str | None, due: Objectives) -> tu
     """
     if outside and outside.endswith("--streams-min"):
         return None, False
-    end = min((each.streams for each in points if is_exhausted(each)), default=math.inf)
+    end = math.inf
+    for each in sorted(points, key=lambda each: each.streams, reverse=True):
+        if not is_exhausted(each):  # at a lower load it was a neighbour who kept that core busy
+            break
+        end = each.streams
     missed = min((each.streams for each in points if each.misses(due)), default=math.inf)
     kept = [each.streams for each in points if each.streams < min(end, missed)]
     if kept and end < math.inf and end <= missed:

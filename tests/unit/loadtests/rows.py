@@ -49,10 +49,16 @@ def origin_row(**changes: Any) -> Row:
         neighbours_percent=None,
         gunicorn_cpu_us_per_token=None,
         nginx_cpu_us_per_token=None,
+        redis_cpu_us_per_token=None,
         gunicorn_kib_per_stream=None,
         nginx_kib_per_stream=None,
     )
     return msgspec.structs.replace(row, **changes)
+
+
+def yardstick_row(**changes: Any) -> Row:
+    """What NGINX alone shows."""
+    return origin_row(**{"system": "yardstick", "name": "NGINX alone", "nginx_cpu_us_per_token": 20.0} | changes)
 
 
 def sluice_row(**changes: Any) -> Row:

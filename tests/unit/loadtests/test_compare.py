@@ -8,12 +8,14 @@ import msgspec
 import pytest
 
 from app.capacity import FILE
+from loadtests.bench.report import as_json
 from loadtests.capacity.point import Point
 from loadtests.compare import table
 from loadtests.compare.__main__ import how_far
 from loadtests.compare.table import markdown, ratio
 from scripts import figures_reference
 from tests.unit.loadtests.capacity.points import CHAT, SOUND, loaded
+from tests.unit.loadtests.rows import origin_row, sluice_row, yardstick_row
 
 
 def system(name: str, **changes: Any) -> dict[str, Any]:
@@ -49,7 +51,7 @@ def test_each_system_is_told_with_its_ratio_to_the_first() -> None:
 
     assert rows == [
         ["sluice", "60", "1.00", "2.0", "40", "400", "1.00"],
-        ["litellm 1.2.3", "780", "13.00", "–", "40", "fewer than 8", "–"],
+        ["litellm 1.2.3", "780*", "13.00", "–", "40", "fewer than 8", "–"],
         ["nginx", "30", "0.50", "2.0", "40", "over 1200", "over 3.00"],
     ]
 
@@ -93,8 +95,20 @@ def test_readme_shows_the_comparison_once_it_was_measured(tmp_path: Path, monkey
     assert figures_reference.comparison_table().startswith("Not measured yet: `make compare`")
 
     file.write_text(json.dumps(DOCUMENT))
-    assert "| litellm 1.2.3 | 780 | 13.00 |" in figures_reference.comparison_table()
+    assert "| litellm 1.2.3 | 780* | 13.00 |" in figures_reference.comparison_table()
     assert table.FILE.parent.name == "loadtests"
+
+
+def test_readme_shows_what_a_token_costs_once_it_was_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "results.json"
+    monkeypatch.setattr(figures_reference, "BENCH", file)
+    assert figures_reference.bench_table().startswith("Not measured yet: `make bench ARGS=--write`")
+
+    file.write_bytes(as_json("a title", "the command", [origin_row(), yardstick_row(), sluice_row()]))
+    lines = figures_reference.bench_table().splitlines()
+    assert lines[4] == "| Sluice | 200 | 52.2 | 2.6 | – | 2.2 ms | 54.0 ms | 0.2 % | 40.5 |"
+    assert lines[-1].startswith("`the command`, ")
+    assert "a title; " in lines[-1]
 
 
 def test_readme_says_whether_the_number_is_a_measurement(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from loadtests.bench.report import HEADINGS, markdown, write
-from tests.unit.loadtests.rows import figures, origin_row, sluice_row
+from tests.unit.loadtests.rows import figures, origin_row, sluice_row, yardstick_row
 
 
 def cells(text: str, name: str) -> dict[str, str]:
@@ -13,13 +13,14 @@ def cells(text: str, name: str) -> dict[str, str]:
 
 
 def test_the_table_shows_each_figure_under_its_heading() -> None:
-    row = cells(markdown("title", [origin_row(), sluice_row()]), "Sluice")
+    row = cells(markdown("title", [origin_row(), yardstick_row(), sluice_row()]), "Sluice")
 
     assert row == {
         "": "Sluice",
         "streams": "200",
         "CPU µs/token": "52.2",
-        "NGINX µs/token": "–",
+        "× NGINX alone": "2.6",
+        "NGINX or Redis µs/token": "–",
         "TTFT p50 / p99 ms": "2.75 / 6.00",
         "added TTFT p50 ms": "2.25",
         "gap p50 / p99 / p99.9 ms": "50.00 / 51.25 / 54.00",
@@ -43,7 +44,7 @@ def test_a_row_that_is_not_valid_says_so_under_the_table() -> None:
 
 
 def test_the_table_and_the_json_are_left_in_the_folder(tmp_path: Path) -> None:
-    text = write(tmp_path, "title", [origin_row(), sluice_row(figures=figures(tokens=1))])
+    text = write(tmp_path, "title", "the command", [origin_row(), sluice_row(figures=figures(tokens=1))])
     document = json.loads((tmp_path / "bench.json").read_text())
 
     assert (tmp_path / "bench.md").read_text() == text
