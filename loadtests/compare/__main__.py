@@ -1,7 +1,8 @@
 """`make compare`: the same load on Sluice and on others, one after the other on the same core, and their ratios.
 
 First one load for what a token costs, at which the slower ones are at their end; then each is loaded until it misses an
-objective of the profile. One worker, one core, the same upstream: figures of one run, which only compare with each other.
+objective of the profile. One worker, one core, the same upstream: figures of one run, which only compare with each
+other.
 """
 
 import argparse
