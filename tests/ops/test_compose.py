@@ -1,6 +1,9 @@
 """The compose stack, without Docker: its files exist, its waits are the ledger's, its containers are closed."""
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +29,7 @@ KEYS = {
     "command",
     "entrypoint",
     "environment",
+    "env_file",
     "depends_on",
     "networks",
     "network_mode",
@@ -48,12 +52,45 @@ KEYS = {
     "stop_signal",
     "stop_grace_period",
 }
+# ${NAME:-what it is where NAME is not set}.
+VARIABLE = re.compile(r"\$\{[A-Z_]+:-([^}]*)\}")
 BUILT = {name for name, service in SERVICES.items() if "build" in service}
 
 
 @pytest.fixture(params=sorted(SERVICES))
 def service(request: pytest.FixtureRequest) -> dict[str, Any]:
     return SERVICES[request.param]
+
+
+def mounts(name: str) -> dict[str, str]:
+    """What is mounted into a service by where, with no variable set."""
+    found = [VARIABLE.sub(r"\1", mount).removesuffix(":ro") for mount in SERVICES[name].get("volumes", [])]
+    return {target: source for source, _, target in (mount.rpartition(":") for mount in found)}
+
+
+def run_as(name: str, folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """A command of ours with what a service has of environment and files, volumes being folders below `folder`."""
+    places = {
+        target: str((DEPLOY / source).resolve() if source.startswith(".") else folder / source)
+        for target, source in mounts(name).items()
+    }
+    for source in set(COMPOSE["volumes"]) & set(mounts(name).values()):
+        (folder / source).mkdir(exist_ok=True)
+
+    def here(text: str) -> str:
+        for target, place in places.items():
+            text = re.sub(rf"^{re.escape(target)}(?=/|$)", place, text)
+        return text
+
+    environment = {key: here(VARIABLE.sub(r"\1", value)) for key, value in SERVICES[name]["environment"].items()}
+    return subprocess.run(
+        [sys.executable, "-m", *map(here, words)],
+        cwd=DEPLOY.parent,
+        env={"PATH": os.environ["PATH"]} | environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
 
 
 def seconds(duration: str) -> float:
@@ -126,14 +163,53 @@ def test_every_key_of_a_service_is_one_of_the_compose_specification(service: dic
     assert not (networks and "network_mode" in service)
 
 
-def test_every_file_that_is_mounted_is_there_and_every_volume_declared(service: dict[str, Any]) -> None:
-    for mount in service.get("volumes", []):
-        source, _, rest = mount.partition(":")
+@pytest.mark.parametrize("name", sorted(SERVICES))
+def test_every_file_that_is_mounted_is_there_and_every_volume_declared(name: str) -> None:
+    for source in mounts(name).values():
         if source.startswith("."):
             assert (DEPLOY / source).exists(), source
-            assert rest.endswith(":ro"), mount
         else:
             assert source in COMPOSE["volumes"], source
+    for mount in SERVICES[name].get("volumes", []):
+        assert mount.partition(":")[0] in COMPOSE["volumes"] or mount.endswith(":ro"), mount
+
+
+def test_the_app_starts_with_what_it_is_given_here(tmp_path: Path) -> None:
+    """Settings, models and credentials are read and the app is put together, as Gunicorn does before it forks."""
+    checked = run_as("sluice", tmp_path, "gunicorn", "--check-config", "-c", "deploy/gunicorn.conf.py")
+
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def test_nginx_gets_its_configuration_from_what_is_given_here(tmp_path: Path) -> None:
+    written = run_as("nginx-config", tmp_path, *SERVICES["nginx-config"]["command"])
+
+    assert written.returncode == 0, written.stderr
+    assert (tmp_path / "nginx" / "nginx.conf").is_file()
+    upstreams = (tmp_path / "nginx" / "values" / "http-upstream.conf").read_text()
+    assert upstreams.count("/run/sluice/worker-") == int(SERVICES["sluice"]["environment"]["WORKERS"])
+
+
+def test_what_a_service_leaves_behind_is_not_in_memory() -> None:
+    """Docker unmounts a volume in memory with its last container: those after one that ends would find it empty."""
+    options = {name: (volume or {}).get("driver_opts", {}) for name, volume in COMPOSE["volumes"].items()}
+    once = [name for name, service in SERVICES.items() if service["restart"] == "no"]
+    assert once == ["state-owner", "nginx-config"]
+    for name in once:
+        for source in mounts(name).values():
+            assert options.get(source, {}).get("type") != "tmpfs", f"{name}: {source}"
+
+
+def test_every_volume_on_disk_that_our_containers_write_is_given_to_their_user() -> None:
+    """Docker makes it root's, and nobody else's containers may be."""
+    owner = SERVICES["state-owner"]
+    given = {target: source for target, source in mounts("state-owner").items() if target in owner["entrypoint"]}
+    on_disk = {name for name, volume in COMPOSE["volumes"].items() if not (volume or {}).get("driver_opts")}
+    for name in BUILT:
+        for target, source in mounts(name).items():
+            assert source not in on_disk or given[target] == source, f"{name}: {source}"
+    for first in ("nginx-config", "sluice"):
+        assert SERVICES[first]["depends_on"]["state-owner"] == {"condition": "service_completed_successfully"}
 
 
 def test_stopping_takes_as_long_as_the_ledger_says() -> None:

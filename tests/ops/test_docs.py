@@ -39,7 +39,7 @@ DOCUMENTS = list(documents())
 # Whoever else is named in a document would be contacted by those who follow it.
 HOSTS = {"127.0.0.1", "nginx.org", "html.spec.whatwg.org"}
 # Names of labels and APIs, which only look like hosts.
-HOSTS |= {"app.kubernetes.io", "custom.metrics.k8s.io", "external.metrics.k8s.io"}
+HOSTS |= {"app.kubernetes.io", "external.metrics.k8s.io", "v1beta1.external.metrics.k8s.io"}
 # Services of a cluster, as components expect them.
 HOSTS |= {"prometheus-operated.monitoring", "otel-collector.observability"}
 

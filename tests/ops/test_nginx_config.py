@@ -31,9 +31,8 @@ NEWEST = Build(version=(1, 30, 6), openssl=(3, 6, 5), http3=True)
 
 STREAMS = ["/api", "/v1", "/v1/messages"]
 SOCKETS = ["/api/v1/ws/", "/api/v2/ws/", "/ws/"]
-UPLOADS = ["/v1/files"]
 WHOLE = ["/", "= /health", "= /livez", "= /readyz"]
-LIMITED = [*STREAMS, *SOCKETS, *UPLOADS]
+LIMITED = [*STREAMS, *SOCKETS]
 # Ways to deploy it: what they serve by TLS, and whether for some hosts alone.
 WAYS = [(hosts, tls) for hosts in (False, True) for tls in (False, True)]
 
@@ -182,17 +181,17 @@ def test_nothing_forbidden_is_said(prefix: Path, hosts: bool, tls: bool) -> None
 
 def test_every_location_that_is_proxied_is_known_here(routes: dict[str, Directive]) -> None:
     proxied = {path for path, location in routes.items() if location.all("proxy_pass")}
-    assert proxied == {*STREAMS, *SOCKETS, *UPLOADS, *WHOLE}
+    assert proxied == {*STREAMS, *SOCKETS, *WHOLE}
 
 
-@pytest.mark.parametrize("path", [*STREAMS, *SOCKETS, *UPLOADS, *WHOLE])
+@pytest.mark.parametrize("path", [*STREAMS, *SOCKETS, *WHOLE])
 def test_a_proxied_location_has_all_that_each_needs(routes: dict[str, Directive], path: str) -> None:
     location = routes[path]
     assert location.one("proxy_pass") == "http://sluice_workers"
     assert location.one("proxy_http_version") == "1.1"
     assert location.one("proxy_next_upstream") == "error timeout"
     assert location.one("proxy_next_upstream_tries") == "0"
-    assert location.one("proxy_request_buffering") == ("off" if path in UPLOADS else "on")
+    assert location.one("proxy_request_buffering") == "on"
     assert location.one("proxy_ignore_client_abort") == "off"
     assert location.one("proxy_intercept_errors") == "off"
     headers = {args[0]: args[1] for args in location.all("proxy_set_header")}
@@ -212,7 +211,7 @@ def test_a_stream_is_not_held_back(routes: dict[str, Directive], path: str) -> N
     assert location.all("gzip") in ([], [["off"]])
 
 
-@pytest.mark.parametrize("path", [*WHOLE, *UPLOADS])
+@pytest.mark.parametrize("path", WHOLE)
 def test_a_whole_answer_never_fills_the_disk(routes: dict[str, Directive], path: str) -> None:
     assert routes[path].one("proxy_buffering") == "on"
     assert routes[path].one("proxy_max_temp_file_size") == "0"
@@ -242,10 +241,10 @@ def test_too_much_is_429(http: Directive) -> None:
     assert http.one("limit_conn_status") == http.one("limit_req_status") == "429"
 
 
-@pytest.mark.parametrize("path", [*STREAMS, *SOCKETS, *UPLOADS, *WHOLE])
+@pytest.mark.parametrize("path", [*STREAMS, *SOCKETS, *WHOLE])
 def test_a_worker_that_is_gone_is_a_503_in_the_surface_s_shape(routes: dict[str, Directive], path: str) -> None:
     # The native page is chosen by a map, which has another one for a browser's EventSource.
-    named = {"/v1": "@error_openai", "/v1/files": "@error_openai", "/v1/messages": "@error_anthropic"}
+    named = {"/v1": "@error_openai", "/v1/messages": "@error_anthropic"}
     page = ["=503", named[path]] if path in named else ["=", "$sluice_unavailable_page"]
     assert ["502", "503", "504", *page] in routes[path].all("error_page")
     assert {"@error_native", *named.values(), "@unavailable", "@unavailable_events"} <= routes.keys()

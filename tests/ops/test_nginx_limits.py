@@ -311,13 +311,3 @@ def test_the_ops_server_says_how_nginx_is_and_the_public_one_does_not() -> None:
         assert re.search(rb"Active connections: \d+ \nserver accepts handled requests\n \d+ \d+ \d+ \n", said)
         ask(edge, "/stub_status", method="GET")
         assert [request.path for request in edge.requests] == ["/stub_status"]  # a page of the app's like any other
-
-
-def test_an_upload_goes_to_the_worker_as_it_comes_and_not_to_the_disk() -> None:
-    with Edge(answer_ok) as edge, edge.connect() as client:
-        client.sendall(b"POST /v1/files HTTP/1.1\r\nHost: x\r\nContent-Length: 100000000\r\n\r\n" + b"x" * 200_000)
-        deadline = time.monotonic() + 10
-        while edge.workers[0].connections == 0:
-            assert time.monotonic() < deadline, "the worker has not heard of it"
-            time.sleep(0.02)
-        assert not [path for path in (edge.prefix / "client_body_temp").rglob("*") if path.is_file()]
