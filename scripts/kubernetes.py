@@ -80,8 +80,9 @@ def _up(value: float, step: int) -> int:
 
 
 def _queries() -> dict[str, str]:
-    """What autoscalers ask, by what fills in the labels: the adapter of Prometheus, and nobody (KEDA)."""
-    in_namespace = {"adapter": "<<.LabelMatchers>>", "keda": 'namespace="sluice"'}
+    """What autoscalers ask, by what fills in the labels: the adapter of Prometheus, and kustomize (KEDA)."""
+    # One that nobody has: if kustomize was not told to fill it in, KEDA finds no series, and scales by nobody else's.
+    in_namespace = {"adapter": "<<.LabelMatchers>>", "keda": 'namespace="NOT-FILLED-IN"'}
     found = {}
     for asker, matcher in in_namespace.items():
         streams = f'sum(sluice_active_streams{{{matcher},draining="false"}})'

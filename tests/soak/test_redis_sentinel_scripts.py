@@ -10,13 +10,14 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from redis import Redis
 from redis.exceptions import RedisError
 
 from deploy.processes import die_with_parent
-from tests.support.manifests import KUBERNETES
+from tests.support.manifests import KUBERNETES, named, overlay, pod_of
 
 pytestmark = [
     pytest.mark.soak,
@@ -25,6 +26,11 @@ pytestmark = [
 ]
 SCRIPTS = KUBERNETES / "components" / "redis-sentinel"
 WAIT_SECONDS_MAX = 90.0
+# The scripts and their words, by the manifest: before Redis stops, and before its Sentinel does.
+LAST = [
+    [Path(word).name for word in one["lifecycle"]["preStop"]["exec"]["command"][1:]]
+    for one in pod_of(named(overlay("production"), "StatefulSet", "sluice-redis"))["containers"]
+]
 ENTER = """
 set -eu
 mount --bind "$HOSTS" /etc/hosts
@@ -47,9 +53,14 @@ class RedisPod:
         self.processes = [self._run("redis.sh"), self._run("sentinel.sh")]
 
     def stop(self) -> None:
-        """As the kubelet does: hand over, then TERM."""
-        assert self._run("hand-over.sh").wait(60) == 0
-        self.kill(signal.SIGTERM)
+        """As the kubelet does: what each container has to do before, at once, and TERM for each that has done it."""
+        before = [self._run(*words) for words in LAST]
+        for process, last in zip(self.processes, before, strict=True):
+            assert last.wait(60) == 0
+            process.send_signal(signal.SIGTERM)
+        for process in self.processes:
+            process.wait(60)
+        self.processes = []
 
     def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
         for process in self.processes:
@@ -67,14 +78,14 @@ class RedisPod:
         except RedisError:
             return "away"
 
-    def _run(self, script: str) -> "subprocess.Popen[bytes]":
+    def _run(self, script: str, *words: str) -> "subprocess.Popen[bytes]":
         env = os.environ | {
             "HOSTS": str(self._folder / "hosts"),
             "HOSTNAME": self.name,
         }
         with (self._folder / f"{self.name}.log").open("ab") as log:
             return subprocess.Popen(
-                ["unshare", "--mount", "sh", "-c", ENTER, "enter", "/bin/sh", str(self.scripts / script)],
+                ["unshare", "--mount", "sh", "-c", ENTER, "enter", "/bin/sh", str(self.scripts / script), *words],
                 env=env,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -125,13 +136,23 @@ def roles(pods: list[RedisPod]) -> list[str]:
     return sorted(pod.role() for pod in pods)
 
 
+def seen_by_sentinel(pod: RedisPod) -> dict[str, Any]:
+    with Redis(host=pod.address, port=26379, decode_responses=True, socket_timeout=5) as client:
+        state: dict[str, Any] = client.sentinel_masters()["sluice"]
+    return state
+
+
 def know_each_other(pod: RedisPod) -> bool:
     try:
-        with Redis(host=pod.address, port=26379, decode_responses=True, socket_timeout=5) as client:
-            state = client.sentinel_masters()["sluice"]
+        state = seen_by_sentinel(pod)
         return bool(state["num-other-sentinels"] == 2 and state["num-slaves"] == 2)
     except (RedisError, KeyError):
         return False
+
+
+def changes_of_master(pods: list[RedisPod]) -> int:
+    """Its latest number, by whichever of the Sentinels knows most."""
+    return max(int(seen_by_sentinel(pod)["config-epoch"]) for pod in pods)
 
 
 def master_of(pods: list[RedisPod]) -> RedisPod:
@@ -148,11 +169,13 @@ def test_three_pods_find_their_master_and_choose_another_when_it_goes(pods: list
     wait_for(lambda: roles(pods) == ["master", "slave", "slave"], "one master")
     wait_for(lambda: all(know_each_other(pod) for pod in pods), "Sentinels that know each other")
     write(pods, "first")
-    # A planned stop hands over before it ends.
+    # A planned stop hands over before it ends, and once only.
     first = master_of(pods)
+    before = changes_of_master(pods)
     first.stop()
     rest = [pod for pod in pods if pod is not first]
     wait_for(lambda: roles(rest) == ["master", "slave"], "one master among the others")
+    assert changes_of_master(rest) == before + 1
     # It comes back behind the new one, and knows what was said.
     first.start()
     wait_for(lambda: first.role() == "slave", "the first to follow")

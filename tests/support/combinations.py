@@ -27,7 +27,8 @@ NEEDS = {
 def components() -> list[str]:
     """All, by their path below k8s/components."""
     root = KUBERNETES / "components"
-    return sorted(str(path.parent.relative_to(root)) for path in root.rglob("kustomization.yaml"))
+    found = [path for path in root.rglob("kustomization.yaml") if "kind: Component\n" in path.read_text()]
+    return sorted(str(path.parent.relative_to(root)) for path in found)
 
 
 def completed(chosen: tuple[str, ...]) -> tuple[str, ...]:

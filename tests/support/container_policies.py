@@ -165,13 +165,6 @@ OF_PODS: dict[str, Check] = {
     ),
     "unsafe-sysctls": _unsafe_sysctls,
     "no-extensions-v1beta": _when(lambda workload, _: "v1beta" in workload["apiVersion"], "is of an old API"),
-    "priority-class-name": _when(
-        lambda _, pod: (
-            pod.get("priorityClassName", "")
-            not in ("", "production-serving", "system-cluster-critical", "system-node-critical")
-        ),
-        "has an unknown priority",
-    ),
     "job-ttl-seconds-after-finished": _when(
         lambda workload, _: workload["kind"] == "Job" and "ttlSecondsAfterFinished" not in workload["spec"],
         "stays for ever",

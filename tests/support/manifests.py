@@ -13,6 +13,8 @@ from tests.support.launched import HOME
 
 KUBERNETES = HOME / "k8s"
 OVERLAYS = ("dev", "staging", "production")
+# Of ours, those that are in no namespace.
+CLUSTER_SCOPED = {"Namespace", "PriorityClass"}
 
 Manifest = Mapping[str, Any]
 
@@ -27,17 +29,19 @@ def overlay(name: str) -> tuple[Manifest, ...]:
     return rendered(f"overlays/{name}")
 
 
-def combination(folder: Path, components: Sequence[str]) -> tuple[Manifest, ...]:
-    """The base with these components, in a folder that is written anew."""
+def combination(folder: Path, components: Sequence[str], namespace: str = "sluice") -> tuple[Manifest, ...]:
+    """The base with these components, and what their READMEs ask of an overlay, in a folder that is written anew."""
     folder.mkdir(parents=True, exist_ok=True)
     way = Path(os.path.relpath(KUBERNETES, folder.resolve()))
     kustomization = {
         "apiVersion": "kustomize.config.k8s.io/v1beta1",
         "kind": "Kustomization",
-        "namespace": "sluice",
+        "namespace": namespace,
         "resources": [str(way / "base")],
         "components": [str(way / "components" / name) for name in components],
     }
+    if "autoscaling-keda" in components:
+        kustomization["transformers"] = [str(way / "components/autoscaling-keda/namespace")]
     (folder / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
     return tuple(yaml.safe_load_all(build(folder)))
 

@@ -3,12 +3,15 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from tests.support.manifests import Manifest, containers, of_kind, pod_of, workloads
+from tests.support.manifests import CLUSTER_SCOPED, Manifest, containers, of_kind, pod_of, workloads
+from tests.support.promql import selectors
 
 Manifests = Sequence[Manifest]
 Findings = Iterator[str]
 # Pods that policies name for those who have them.
-OF_COMPONENTS = {"redis", "deletion-cost"}
+OF_COMPONENTS = {"redis", "deletion-cost", "edge"}
+# Of every cluster.
+PRIORITY_CLASSES = {"system-cluster-critical", "system-node-critical"}
 
 
 def name_of(manifest: Manifest) -> str:
@@ -69,6 +72,16 @@ def dangling_autoscaler(manifests: Manifests) -> Findings:
         yield from _dangling_target(scaler, scaler["spec"]["scaleTargetRef"], manifests)
 
 
+def autoscaler_namespaces(manifests: Manifests) -> Findings:
+    for scaler in of_kind(manifests, "ScaledObject"):
+        own = {scaler["metadata"]["namespace"]}
+        for trigger in scaler["spec"]["triggers"]:
+            for series, matchers in selectors(trigger["metadata"]["query"]):
+                asked = {value for label, value in matchers if label == "namespace"}
+                if asked != own:
+                    yield f"{name_of(scaler)} asks for {series} of {asked}, and is in {own}"
+
+
 def autoscaler_replicas(manifests: Manifests) -> Findings:
     for scaler in of_kind(manifests, "HorizontalPodAutoscaler", "ScaledObject"):
         spec = scaler["spec"]
@@ -91,6 +104,23 @@ def dangling_peer(manifests: Manifests) -> Findings:
             optional = OF_COMPONENTS & set(labels.values())
             if labels and not optional and not selected(manifests, peer["podSelector"]):
                 yield f"{name_of(policy)} names {labels}, which is no pod"
+
+
+def sidecar_policy_ports(manifests: Manifests) -> Findings:
+    """Names of ports that only initial containers have: a plugin that does not look there refuses everything."""
+    for policy in of_kind(manifests, "NetworkPolicy"):
+        own = policy["spec"]["podSelector"]
+        sides = [(rule, [own]) for rule in policy["spec"].get("ingress", [])]
+        sides += [
+            (rule, [peer["podSelector"] for peer in rule.get("to", []) if "podSelector" in peer])
+            for rule in policy["spec"].get("egress", [])
+        ]
+        for rule, selectors_of_pods in sides:
+            names = {port["port"] for port in rule.get("ports", []) if isinstance(port.get("port"), str)}
+            for workload in (one for selector in selectors_of_pods for one in selected(manifests, selector)):
+                known = {port.get("name") for one in pod_of(workload)["containers"] for port in one.get("ports", [])}
+                for name in sorted(names - known):
+                    yield f"{name_of(policy)} names {name}, which is no port of {name_of(workload)}'s containers"
 
 
 def non_isolated_pod(manifests: Manifests) -> Findings:
@@ -151,6 +181,14 @@ def budgets(manifests: Manifests) -> Findings:
             yield f"{name_of(workload)} has not exactly one budget"
 
 
+def priority_classes(manifests: Manifests) -> Findings:
+    there = PRIORITY_CLASSES | {one["metadata"]["name"] for one in of_kind(manifests, "PriorityClass")}
+    for workload in workloads(manifests):
+        name = pod_of(workload).get("priorityClassName")
+        if name is not None and name not in there:
+            yield f"{name_of(workload)} has the priority {name}, which is not there: none of its pods is let in"
+
+
 def service_accounts(manifests: Manifests) -> Findings:
     there = {one["metadata"]["name"] for one in of_kind(manifests, "ServiceAccount")}
     for workload in workloads(manifests):
@@ -160,7 +198,7 @@ def service_accounts(manifests: Manifests) -> Findings:
 
 def namespaces(manifests: Manifests) -> Findings:
     for manifest in manifests:
-        if manifest["kind"] != "Namespace" and manifest["metadata"].get("namespace", "default") == "default":
+        if manifest["kind"] not in CLUSTER_SCOPED and manifest["metadata"].get("namespace", "default") == "default":
             yield f"{name_of(manifest)} has no namespace"
 
 
@@ -176,12 +214,15 @@ REFERENCES: dict[str, Callable[[Manifests], Findings]] = {
     "exposed-services": exposed_services,
     "dangling-horizontalpodautoscaler": dangling_autoscaler,
     "hpa-minimum-three-replicas": autoscaler_replicas,
+    "autoscaler-of-other-namespace": autoscaler_namespaces,
     "dangling-networkpolicy": dangling_network_policy,
     "dangling-networkpolicypeer-podselector": dangling_peer,
+    "networkpolicy-port-of-sidecar": sidecar_policy_ports,
     "non-isolated-pod": non_isolated_pod,
     "dangling-servicemonitor": dangling_monitor,
     "dangling-ingress": dangling_route,
     "pdb": budgets,
+    "priority-class-name": priority_classes,
     "non-existent-service-account": service_accounts,
     "use-namespace": namespaces,
     "wildcard-in-rules": wildcards,

@@ -1,19 +1,23 @@
 """Every overlay and every legal combination of components builds, and is what Kubernetes and its extensions take."""
 
+import re
 from pathlib import Path
 
 import jsonschema
 import pytest
 
 from app.version import VERSION
-from scripts.kustomize import build
+from scripts.kustomize import BuildError, build
 from tests.support import combinations, container_policies, kubernetes_schemas, reference_policies
+from tests.support.launched import HOME
 from tests.support.manifests import (
+    CLUSTER_SCOPED,
     KUBERNETES,
     OVERLAYS,
     Manifest,
     combination,
     containers,
+    named,
     of_kind,
     overlay,
     pod_of,
@@ -68,7 +72,7 @@ def test_nothing_is_wrong_with_an_overlay_by_any_policy(name: str) -> None:
 def test_an_overlay_has_a_namespace_that_takes_only_restricted_pods(name: str) -> None:
     (namespace,) = of_kind(overlay(name), "Namespace")
     assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
-    others = {one["metadata"]["namespace"] for one in overlay(name) if one["kind"] != "Namespace"}
+    others = {one["metadata"]["namespace"] for one in overlay(name) if one["kind"] not in CLUSTER_SCOPED}
     assert others == {namespace["metadata"]["name"]}
 
 
@@ -89,6 +93,47 @@ def test_everything_that_goes_together_builds_together(chosen: tuple[str, ...], 
     built = combination(tmp_path, chosen)
     check(built)
     assert [wrong for wrong in everything_wrong(built) if wrong.split(":")[0] not in NOT_OF_COMBINATIONS] == []
+
+
+@pytest.mark.parametrize("scaler", ["autoscaling-hpa", "autoscaling-keda"])
+@pytest.mark.parametrize("log", ["redis", "redis-sentinel"])
+def test_an_autoscaler_owns_the_number_of_pods_in_whatever_order(log: str, scaler: str, tmp_path: Path) -> None:
+    for number, order in enumerate([(log, scaler), (scaler, log)]):
+        built = combination(tmp_path / str(number), order)
+        assert "replicas" not in named(built, "Deployment", "sluice")["spec"]
+
+
+def sorted_deeply(value: object) -> object:
+    """Lists without their order, as components add to them in turn."""
+    if isinstance(value, dict):
+        return {key: sorted_deeply(each) for key, each in value.items()}
+    return sorted(map(sorted_deeply, value), key=str) if isinstance(value, list) else value
+
+
+def test_in_the_opposite_order_components_build_the_same(tmp_path: Path) -> None:
+    chosen = next(combinations.fullest())
+    # But for this one: it says that what it needs is missing.
+    backwards = [name for name in reversed(chosen) if name != "tls"]
+    backwards.insert(backwards.index("gateway-api") + 1, "tls")
+    built = [combination(tmp_path / "forwards", chosen), combination(tmp_path / "backwards", backwards)]
+    assert sorted_deeply(list(built[0])) == sorted_deeply(list(built[1]))
+
+
+@pytest.mark.parametrize("chosen", [("tls", "gateway-api"), ("tls",)], ids="+".join)
+def test_tls_without_a_route_before_it_is_refused(chosen: tuple[str, ...], tmp_path: Path) -> None:
+    with pytest.raises(BuildError, match=r"no resource matches.*HTTPRoute"):
+        combination(tmp_path, chosen)
+
+
+def test_every_way_in_takes_bodies_as_long_as_sluice_does(tmp_path: Path) -> None:
+    """The gateways' own NGINX would refuse what is above 1 MiB."""
+    snippet = (HOME / "nginx/snippets/requests.conf").read_text()
+    (taken,) = re.findall(r"^client_max_body_size (\w+);", snippet, re.MULTILINE)
+    chosen = ("gateway-api", "gateway-api/nginx-gateway-fabric", "ingress-legacy")
+    built = combination(tmp_path, chosen)
+    assert named(built, "ClientSettingsPolicy", "sluice")["spec"]["body"]["maxSize"] == taken
+    annotations = named(built, "Ingress", "sluice")["metadata"]["annotations"]
+    assert annotations["nginx.ingress.kubernetes.io/proxy-body-size"] == taken
 
 
 def test_every_component_says_what_it_is_in_a_few_lines() -> None:

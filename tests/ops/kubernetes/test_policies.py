@@ -75,7 +75,6 @@ DAMAGES: dict[str, Damage] = {
         pod(found)["securityContext"], sysctls=[{"name": "net.core.somaxconn", "value": "1"}]
     ),
     "no-extensions-v1beta": lambda found: set_in(one(found, "Deployment"), apiVersion="extensions/v1beta1"),
-    "priority-class-name": lambda found: set_in(pod(found), priorityClassName="urgent"),
     "job-ttl-seconds-after-finished": lambda found: set_in(one(found, "Deployment"), kind="Job"),
     "mismatching-selector": lambda found: one(found, "Deployment")["spec"]["template"]["metadata"]["labels"].clear(),
     "dangling-service": lambda found: set_in(one(found, "Service")["spec"], selector={"app": "other"}),
@@ -85,11 +84,24 @@ DAMAGES: dict[str, Damage] = {
         one(found, "HorizontalPodAutoscaler")["spec"]["scaleTargetRef"], name="other"
     ),
     "hpa-minimum-three-replicas": lambda found: set_in(one(found, "HorizontalPodAutoscaler")["spec"], minReplicas=1),
+    "autoscaler-of-other-namespace": lambda found: found.append(
+        {
+            "kind": "ScaledObject",
+            "metadata": {"name": "sluice", "namespace": "sluice"},
+            "spec": {"triggers": [{"metadata": {"query": 'sum(sluice_active_streams{namespace="others"})'}}]},
+        }
+    ),
     "dangling-networkpolicy": lambda found: set_in(
         one(found, "NetworkPolicy")["spec"], podSelector={"matchLabels": {"app": "other"}}
     ),
     "dangling-networkpolicypeer-podselector": lambda found: set_in(
         one(found, "NetworkPolicy")["spec"], ingress=[{"from": [{"podSelector": {"matchLabels": {"app": "other"}}}]}]
+    ),
+    "networkpolicy-port-of-sidecar": lambda found: set_in(
+        next(each for each in found if each["kind"] == "NetworkPolicy" and each["metadata"]["name"] == "sluice")[
+            "spec"
+        ],
+        ingress=[{"from": [{"podSelector": {}}], "ports": [{"port": "http"}]}],
     ),
     "non-isolated-pod": lambda found: found.remove(
         next(each for each in found if each["kind"] == "NetworkPolicy" and each["metadata"]["name"] == "sluice")
@@ -99,6 +111,7 @@ DAMAGES: dict[str, Damage] = {
     ),
     "dangling-ingress": lambda found: set_in(one(found, "HTTPRoute")["spec"]["rules"][0]["backendRefs"][0], port=81),
     "pdb": lambda found: set_in(one(found, "PodDisruptionBudget")["spec"], maxUnavailable=0),
+    "priority-class-name": lambda found: found.remove(one(found, "PriorityClass")),
     "non-existent-service-account": lambda found: found.remove(one(found, "ServiceAccount")),
     "use-namespace": lambda found: one(found, "Service")["metadata"].pop("namespace"),
     "wildcard-in-rules": lambda found: found.append(

@@ -33,11 +33,12 @@ EXTERNAL = {rule["name"]["as"]: rule for rule in ADAPTER["rules"]["external"]}
 # What the operator of Prometheus gives every series of a PodMonitor.
 OF_TARGETS = {"namespace", "pod", "container", "endpoint", "instance", "job"}
 PROMTOOL_SECONDS_MAX = 60
+KEDA = combinations.completed(("autoscaling-keda", "monitoring"))
 
 
 @pytest.fixture(scope="module")
 def keda(tmp_path_factory: pytest.TempPathFactory) -> tuple[Manifest, ...]:
-    return combination(tmp_path_factory.mktemp("keda"), combinations.completed(("autoscaling-keda", "monitoring")))
+    return combination(tmp_path_factory.mktemp("keda"), KEDA)
 
 
 def asked_of_adapter(namespace: str) -> dict[str, str]:
@@ -93,6 +94,20 @@ def test_a_series_or_label_that_nobody_says_is_found(expression: str, wrong: str
 def test_both_autoscalers_ask_the_same(keda: tuple[Manifest, ...]) -> None:
     asked = [trigger["metadata"]["query"] for trigger in triggers(keda)]
     assert asked == list(asked_of_adapter("sluice").values())
+
+
+@pytest.mark.parametrize("namespace", ["sluice", "sluice-staging"])
+def test_keda_asks_for_the_streams_of_its_own_namespace(namespace: str, tmp_path: Path) -> None:
+    asked = [trigger["metadata"]["query"] for trigger in triggers(combination(tmp_path, KEDA, namespace))]
+    assert asked == list(asked_of_adapter(namespace).values())
+
+
+def test_keda_that_was_told_no_namespace_asks_for_nobody_elses_streams_and_learns_so() -> None:
+    scaler = yaml.safe_load((KUBERNETES / "components/autoscaling-keda/scaledobject.yaml").read_text())
+    for trigger in triggers((scaler,)):
+        # No namespace has capital letters.
+        assert 'namespace="NOT-FILLED-IN"' in trigger["metadata"]["query"]
+        assert trigger["metadata"]["ignoreNullValues"] == "false"
 
 
 def test_pods_are_taken_away_one_by_one_and_not_for_a_pause_between_two_waves(keda: tuple[Manifest, ...]) -> None:
