@@ -17,6 +17,7 @@ from app.settings import Settings
 from app.timeouts import ledger
 from deploy.prometheus.objectives import load as objectives
 from tests.ops.test_prometheus_rules import promtool
+from tests.support.dockerfile import stages
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 COMPOSE: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
@@ -151,6 +152,21 @@ def test_what_the_app_reads_of_this_folder_goes_into_the_image() -> None:
     let_in = (DEPLOY.parent / ".dockerignore").read_text().splitlines()
     for path in (app.capacity.FILE, app.timeouts.LEDGER):
         assert f"!{path.relative_to(DEPLOY.parent)}" in let_in
+
+
+@pytest.mark.parametrize("dockerfile", ["deploy/Dockerfile", "loadtests/Dockerfile"])
+def test_what_an_image_copies_is_let_into_its_build(dockerfile: str) -> None:
+    lines = (DEPLOY.parent / ".dockerignore").read_text().splitlines()
+    let_in = {line[1:].partition("/")[0] for line in lines if line.startswith("!")}
+    copied = [
+        source.partition("/")[0]
+        for stage in stages(DEPLOY.parent / dockerfile).values()
+        for name, words in stage.instructions
+        if name == "COPY" and not words.startswith("--from=")
+        for source in words.split()[:-1]
+    ]
+    assert copied
+    assert set(copied) <= let_in
 
 
 def test_every_key_of_a_service_is_one_of_the_compose_specification(service: dict[str, Any]) -> None:

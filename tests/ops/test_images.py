@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from app.version import VERSION
 from tests.support.chain import free_port
@@ -141,3 +142,22 @@ def test_the_image_holds_what_runs_and_nothing_else(images: Images) -> None:
         path.parent.parent / re.sub(r"\.cpython-\d+\.pyc$", ".py", path.name) for path in (root / "opt").rglob("*.pyc")
     }
     assert {root / source for source in sources} <= compiled
+
+
+def test_the_load_test_s_image_finds_its_users_as_the_job_runs_it(images: Images, tmp_path: Path) -> None:
+    images.build("loadtest", HOME / "loadtests" / "Dockerfile")
+    (job,) = yaml.safe_load_all((HOME / "k8s/components/loadtest/job.yaml").read_text())
+    pod = job["spec"]["template"]["spec"]
+    files = pod["containers"][0]["args"][:2]
+    command = words(images, "loadtest", "Entrypoint")
+    workdir = images.configuration("loadtest", "{{.OCIv1.Config.WorkingDir}}")
+    log = tmp_path / "log"
+    user = pod["securityContext"]["runAsUser"]
+    environ = environment(images, "loadtest")
+    root = images.root("loadtest")
+    listed = run_in(root, [*command, *files, "--list"], tmp_path, [], environ, workdir=workdir, user=user, log=log)
+    assert listed.wait(60) == 0, log.read_text()
+    asked = {argument for argument in pod["containers"][0]["args"][2:] if not argument.startswith("-")}
+    assert asked <= set(log.read_text().split())
+    assert images.configuration("loadtest", "{{.OCIv1.Config.User}}") == f"{user}:{user}"
+    assert not list((root / "opt/sluice/loadtests").rglob("__pycache__"))

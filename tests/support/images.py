@@ -1,4 +1,4 @@
-"""The two images, built by buildah from deploy/Dockerfile on a base of Debian's packages; and processes in them.
+"""Our images, built by buildah from their Dockerfiles on a base of Debian's packages; and processes in them.
 
 These have a root that is read-only, as in a pod, but no container runtime. Needs to be root.
 """
@@ -13,9 +13,11 @@ from types import TracebackType
 from typing import Self
 
 from deploy.processes import die_with_parent
+from tests.support.dockerfile import DOCKERFILE
 from tests.support.launched import HOME
 
-PACKAGES = "python3,python3-venv,nginx-light,ca-certificates"
+# libstdc++6: apt brings it into every image of Debian, and greenlet needs it.
+PACKAGES = "python3,python3-venv,nginx-light,ca-certificates,libstdc++6"
 BASE_SECONDS_MAX = 300
 BUILD_SECONDS_MAX = 300
 PROGRAMS = ("buildah", "mmdebstrap", "unshare", "chroot")
@@ -51,8 +53,8 @@ class Images:
         self._buildah("rm", "--all")
         shutil.rmtree(self._store, ignore_errors=True)
 
-    def build(self, target: str, **arguments: str) -> None:
-        """A stage of the Dockerfile, as an image of its name."""
+    def build(self, target: str, dockerfile: Path = DOCKERFILE, **arguments: str) -> None:
+        """A stage of deploy/Dockerfile, or all of another, as an image of that name."""
         options = [f"--build-arg={name}={value}" for name, value in arguments.items()]
         if PIP_CONF.exists():
             options.append(f"--secret=id=pip.conf,src={PIP_CONF}")
@@ -64,9 +66,9 @@ class Images:
             "--build-arg=PYTHON_IMAGE=localhost/base",
             "--build-arg=NGINX_IMAGE=localhost/base",
             *options,
-            f"--target={target}",
+            *([f"--target={target}"] if dockerfile == DOCKERFILE else []),
             f"--tag=localhost/{target}",
-            f"--file={HOME / 'deploy' / 'Dockerfile'}",
+            f"--file={dockerfile}",
             str(HOME),
         )
 
