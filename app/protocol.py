@@ -73,6 +73,8 @@ class SluiceProtocol(HttpToolsProtocol):
             self.cycle.keep_alive = False  # the answer says so
 
     def handle_websocket_upgrade(self) -> None:
+        if self.transport.is_closing():
+            return  # it was left, and what it asks for was not read
         super().handle_websocket_upgrade()
         # The connection is another protocol's from now on, and nobody tells this one when it is lost: what refers to
         # this object, from itself, would wait for the collector.
@@ -105,7 +107,8 @@ class SluiceProtocol(HttpToolsProtocol):
         """
         self._is_last = True
         if self.cycle is not None and not self.resting:
-            self._is_left = bool(self.cycle.response_started)
+            # Whoever asked for the connection's end waits for it.
+            self._is_left = bool(self.cycle.response_started and self.cycle.keep_alive)
             self.cycle.keep_alive = self._is_left
 
     @property

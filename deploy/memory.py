@@ -13,6 +13,8 @@ import shutil
 import stat
 from pathlib import Path
 
+from app.observability import places
+
 MEMORY = Path("/dev/shm")  # noqa: S108 - the file system in memory, where there is one
 MARK = "instance"
 
@@ -53,7 +55,9 @@ def _take(folder: Path) -> Path | None:
         try:
             lock = os.open(state_dir / "lock", os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:
-            pass  # so is its state
+            # So is its state; or it is in a file system that is not to be seen from here, as a container's.
+            if places.anybody(folder):
+                return None
         except OSError:
             return None
         else:

@@ -6,7 +6,7 @@ A surface has three things to do, and gets refusals, expiry and limits with them
     who = caller(request)                        # app.api.context: the principal, and how requests are joined
     @declared.shared_limit(tier_rates, scope="generate")    # on every route that generates: one count for all of them
 
-What generates goes through `Wanted` (app.api.context), which takes what it needs of the caller's account. What reads a
+What generates goes through `Wanted` (app.api.wanted), which takes what it needs of the caller's account. What reads a
 stream goes through `Context.attach`, which knows whose it is. Where nobody is told from others (development) everybody
 is `ANONYMOUS`, and nothing is limited.
 """

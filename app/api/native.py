@@ -33,7 +33,8 @@ from app.streams.sse import NativeEncoder
 router = APIRouter(prefix="/api/v1", tags=["native"], route_class=Guarded)
 ticketed = APIRouter(tags=["native"], route_class=Ticketed)
 
-# NGINX and the workers take no longer request lines; what is longer goes into a body.
+# NGINX takes request lines of 16 KiB: so many ASCII characters fit, of others (nine bytes each, escaped) fewer. What is
+# longer goes into a body.
 QUERY_CHARACTERS_MAX = 4_000
 # Before a browser's `EventSource` comes back by itself; they wait three seconds, all the same, where nobody says.
 EVENT_SOURCE_RETRY_MS = (500, 3000)

@@ -87,11 +87,11 @@ class Wanted:
         and what it did not need is given back when it ends.
 
         Args:
-            patience, background: see `Streams.open`.
+            patience, background: see `Opener.open`.
 
         Raises:
             RateLimited, LimitExceeded, Forbidden: nothing was begun or taken.
-            whatever `Streams.open` does
+            whatever `Opener.open` does
         """
         if self.who.key or not self.cached:
             return (await self._begin(self.who.key, readers, patience, background))[0]

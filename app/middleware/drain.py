@@ -1,6 +1,6 @@
 """Turns new work away before anything is done for it, where this whole machine is about to stop.
 
-What it lets through and still begins a stream, a GET with a prompt, is refused where streams begin (`Streams.open`).
+What it lets through and still begins a stream, a GET with a prompt, is refused where streams begin (`Opener.open`).
 """
 
 from collections.abc import Callable

@@ -42,12 +42,13 @@ class LogWriter:
         self._thread: threading.Thread | None = None
         self._reported = 0
         self._torn = False
-        self.dropped = 0
+        # Each of one thread: adding to a number is no single step.
+        self._refused = self._lost = 0
 
     def write(self, line: bytes) -> None:
         """Queue one line, without its end; never blocks."""
         if len(self._lines) >= self._lines_max:
-            self.dropped += 1
+            self._refused += 1
             return
         self._lines.append(line)
         if not self._news.is_set():
@@ -55,6 +56,11 @@ class LogWriter:
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
             self._thread.start()
+
+    @property
+    def dropped(self) -> int:
+        """Lines that found no room, here or where they go."""
+        return self._refused + self._lost
 
     @property
     def unwritten(self) -> bool:
@@ -75,9 +81,7 @@ class LogWriter:
             self._writing = True
             self._news.clear()
             while self._lines:
-                batch = self._batch()
-                if not self._write(batch):
-                    self.dropped += batch.count(b"\n")
+                self._lost += self._write(self._batch()).count(b"\n")
                 self._report_dropped()
             self._writing = False
 
@@ -94,11 +98,11 @@ class LogWriter:
         if (dropped := self.dropped) != self._reported:
             now = datetime.now(UTC).isoformat().replace("+00:00", "Z").encode()
             line = b'{"timestamp":"%b","level":"warning","event":"log lines dropped","lines":%d}\n'
-            if self._write(line % (now, dropped - self._reported)):
+            if not self._write(line % (now, dropped - self._reported)):
                 self._reported = dropped
 
-    def _write(self, data: bytes) -> bool:
-        """Whether all of it was written."""
+    def _write(self, data: bytes) -> bytes:
+        """What could not be written of it."""
         if self._torn:
             data = b"\n" + data
         whole = len(data)
@@ -110,7 +114,9 @@ class LogWriter:
             except OSError:
                 # A disk that is full has room again some day; a reader that is gone must not end the server either.
                 # What follows must not be taken for the rest of a line of which only the beginning is there.
-                self._torn = self._torn or len(data) < whole
-                return False
+                if len(data) == whole:
+                    return data.removeprefix(b"\n")  # ours, behind the beginning that is there
+                self._torn = True
+                return data
         self._torn = False
-        return True
+        return b""

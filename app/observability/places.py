@@ -64,6 +64,11 @@ def is_held(folder: Path, number: int) -> bool:
     return kind != fcntl.F_UNLCK
 
 
+def anybody(folder: Path) -> bool:
+    """Whether a living process has a place in the folder."""
+    return any(is_held(folder, int(lock.stem.partition("-")[2])) for lock in folder.glob("place-*.lock"))
+
+
 def files(folder: Path) -> dict[Path, int]:
     """The files of all places, with the number of each."""
     found = ((file, _FILE.fullmatch(file.name)) for file in sorted(folder.glob("*.db")))

@@ -134,7 +134,12 @@ class Authenticator:
         tier = self._tiers.get(kept.tier_name, UNBOUNDED if not self.required else None)
         if tier is None:
             raise Unauthorized("The ticket is not valid.")
-        return Principal.of(kept.account, kept.tier_name, tier).by_ticket(kept.opening)
+        if kept.key and await self.owner_of(kept.key) is None:
+            raise Unauthorized("The key that the ticket was asked for with is not valid any more.")
+        found = Principal.of(kept.account, kept.tier_name, tier, kept.expires_at, kept.leeway_seconds)
+        if found.seconds_left == 0:
+            raise Unauthorized("The token that the ticket was asked for with has expired.")
+        return found.by_key(kept.key).by_ticket(kept.opening)
 
 
 def _shown(scope: Scope) -> str | None:

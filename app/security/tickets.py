@@ -27,11 +27,14 @@ class TicketStore(Protocol):
 
 
 class Kept(msgspec.Struct, frozen=True):
-    """What is kept of a ticket, under its hash."""
+    """What is kept of a ticket, under its hash: who asked for it, and until when what he showed is good."""
 
     account: str
     tier_name: str
     opening: Opening
+    key: bytes = b""
+    expires_at: float = 0.0
+    leeway_seconds: float = 0.0
 
 
 _kept = msgspec.json.Decoder(Kept)
@@ -55,7 +58,12 @@ class Tickets:
             IdentityUnavailable: it cannot be kept just now.
         """
         ticket = secrets.token_urlsafe(32)
-        value = msgspec.json.encode(Kept(principal.account, principal.tier_name, opening))
+        # What goes on asking ends with what it was given for; what only reads may read to the end.
+        expires_at = principal.expires_at if opening.kind == "conversation" else 0.0
+        kept = Kept(
+            principal.account, principal.tier_name, opening, principal.key, expires_at, principal.leeway_seconds
+        )
+        value = msgspec.json.encode(kept)
         try:
             await self._store.keep_ticket(_digest(ticket), value, OPEN_SECONDS_MAX)
         except LogUnavailable as error:

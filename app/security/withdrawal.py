@@ -7,10 +7,14 @@ back to it.
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 
+import structlog
+
 from app.errors import IdentityUnavailable
 from app.security.principal import Principal
 from app.security.watched import LOOK_SECONDS
 from app.streams.connection import Connection
+
+log = structlog.get_logger(__name__)
 
 
 class Withdrawal:
@@ -44,6 +48,8 @@ class Withdrawal:
                     gone.add(key)
             except IdentityUnavailable:
                 break  # an outage ends nobody's connection; the other keys would wait for it too
+            except Exception:
+                log.exception("a key cannot be looked up")  # its record may be wrong; the other keys are looked at
         if gone:
             for connection in self._connections():
                 if connection.key in gone:

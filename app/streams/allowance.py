@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from app.errors import LimitExceeded
 from app.events import Token
+from app.routing.batch import TASKS
 from app.streams.committer import PENDING_BYTES_MAX
 from app.streams.generation import Generation
 
@@ -21,7 +22,8 @@ class Allowance:
         self._pause_at = self._bytes_left - PENDING_BYTES_MAX
         grant = generation.grant
         self._tokens_left = float("inf")
-        if grant is not None and grant.output_tokens_max:
+        # A batch's tokens are lines, each of a whole answer: it counts what is in them itself.
+        if grant is not None and grant.output_tokens_max and generation.record.surface != TASKS:
             self._tokens_left = max(0, grant.output_tokens_max - generation.content_tokens)
 
     @property

@@ -84,6 +84,8 @@ class Connection:
     def push(self, body: bytes) -> None:
         """Send a piece of a body that has begun, past the task that rests, if the connection is `open_to_push`."""
         assert self._wire is not None
+        if not body:
+            return  # nothing was sent, and a heartbeat is due as before
         self._wire.write(body)
         self._last_sent = self._loop.time()
 

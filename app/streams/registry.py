@@ -228,6 +228,9 @@ class Streams:
             NotFound, LogUnavailable
         """
         await self._described(stream_id, principal)
+        # One that has just begun takes its first step: cancelled before that, it would account for nothing, and what
+        # was taken of its caller's limits would stay taken.
+        await asyncio.sleep(0)
         live = self.live.get(stream_id)
         if live is not None and live.generation is not None:
             self.cancel_here(live)

@@ -110,7 +110,8 @@ class StreamResponse(ReaderResponse):
                 # All that came while the last send was on its way goes out in one: a busy loop batches by itself.
                 body = b"".join([encoder.encode(cursor, event) for cursor, event in entries])
                 delivery.count(entries)
-                await connection.send({"type": "http.response.body", "body": body, "more_body": not reader.ended})
+                if body or reader.ended:  # else a heartbeat is due as before
+                    await connection.send({"type": "http.response.body", "body": body, "more_body": not reader.ended})
                 if reader.ended:
                     return delivery.outcome
             elif connection.leaving:

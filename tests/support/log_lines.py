@@ -10,11 +10,12 @@ BAD = re.compile(
     "|ResourceWarning|coredump|lines dropped|duty failed|stream task failed|stream log failed|generation failed"
 )
 # Of two workers that are aborted at once, each writes its stack in pieces.
-_PIECE = re.compile(r"\d+ in \S+$|[0-9a-fx]+ \(most recent call first\):$")
+_PIECE = re.compile(r"(\S+\", line )?\d+ in \S+$|[0-9a-fx]+ \(most recent call first\):$")
 # NGINX's own, before it has opened its log.
 _NGINX = re.compile(r"\d{4}/\d\d/\d\d [\d:]+ \[notice\] ")
 _ABORTED = re.compile(
     r"Fatal Python error: Aborted|(Current )?[Tt]hread 0x|  File \"|  \.\.\.$|Extension modules: |  <"
+    "|  Garbage-collecting$"
 )
 
 

@@ -5,7 +5,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -40,9 +40,11 @@ def begin(target: str | Path, wanted: dict[str, Any], **headers: str) -> Call:
     return made
 
 
-def until_status(url: str, path: str, status: str, seconds: float = 30.0) -> Any:
+def until_status(
+    url: str, path: str, status: str, seconds: float = 30.0, headers: Mapping[str, str] | None = None
+) -> Any:
     deadline = time.monotonic() + seconds
-    while (found := ask(url, path)).json["status"] != status:
+    while (found := ask(url, path, **(headers or {}))).json["status"] != status:
         assert found.status == 200
         assert time.monotonic() < deadline, found.json
         time.sleep(0.05)
@@ -157,9 +159,9 @@ def test_a_task_that_nobody_reads_goes_on_on_another_worker(chain: Chain) -> Non
 
 def test_a_task_is_its_callers_own_and_counts_each_of_its_prompts(tmp_path: Path) -> None:
     config = tmp_path / "models.yaml"
-    tiers = {"free": {"requests_per_minute": 5}, "pro": {}}
+    tiers = {"free": {"requests_per_minute": 5}, "pro": {}, "counted": {"tokens_per_minute": 40_000}}
     config.write_text(json.dumps({"models": {"simulator": [{"provider": "simulator"}]}, "tiers": tiers}))
-    keys = ApiKeys(tmp_path, alice="free", bob="pro")
+    keys = ApiKeys(tmp_path, alice="free", bob="pro", carol="counted")
     with Gunicorn(keys.environment | {"SLUICE_CONFIG": str(config)}) as server:
         alice, bob = keys.headers("alice"), keys.headers("bob")
         assert ask(server.url, PATH, body(1)).status == 401
@@ -173,3 +175,8 @@ def test_a_task_is_its_callers_own_and_counts_each_of_its_prompts(tmp_path: Path
         assert ask(server.url, PATH, body(1, **FAST), **alice).status == 202
         assert ask(server.url, PATH, body(6, **FAST), **alice).json["error"]["code"] == "limit_exceeded"
         assert begin(server.url, body(50, **FAST), **bob).json["total"] == 50
+        # Tokens are those of the answers, however few: a line about an answer is none.
+        few = body(3, **FAST) | {"max_tokens": 1}
+        carol = keys.headers("carol")
+        path = begin(server.url, few, **carol).headers["location"]
+        assert until_status(server.url, path, "completed", headers=carol)["result"]["succeeded"] == 3

@@ -271,7 +271,10 @@ writer.flush(30)
     assert all(numbers == list(range(2000)) for numbers in seen.values())
 
 
-def test_what_a_full_disk_took_no_more_of_is_counted_and_told_when_there_is_room(tmp_path: Path) -> None:
+@pytest.mark.parametrize("together", [False, True])
+def test_what_a_full_disk_took_no_more_of_is_counted_and_told_when_there_is_room(
+    tmp_path: Path, together: bool
+) -> None:
     """By the bound on a file's size, which fails a write in the middle as a full disk does."""
     program = f"""
 import resource, signal, sys
@@ -283,7 +286,8 @@ with open({str(tmp_path / "log")!r}, "wb", buffering=0) as file:
     def say(word, count):
         for number in range(count):
             writer.write(b'{{"%s":%d,"pad":"%s"}}' % (word, number, b"x" * 20))
-            writer.flush()
+            {"" if together else "writer.flush()"}
+        writer.flush()
     say(b"before", 12)
     resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     say(b"after", 2)

@@ -8,6 +8,7 @@ from app.security.principal import Principal
 from app.security.withdrawal import Withdrawal
 from app.tiers import EXAMPLES
 
+BROKEN = b"broken"
 ANA = Principal.of("key:ana", "pro", EXAMPLES["pro"])
 
 
@@ -34,6 +35,8 @@ class Store:
         self.asked += 1
         if self.away:
             raise IdentityUnavailable("Not just now.")
+        if digest == BROKEN:
+            raise ValueError("could not convert string to float: '2027-01-01'")
         return self.owners[digest]
 
 
@@ -58,3 +61,10 @@ async def test_an_outage_ends_no_connection_and_is_met_once() -> None:
     await withdrawal.look()
     assert [connection.left for connection in connections] == [[], [], []]
     assert store.asked == 1
+
+
+async def test_a_record_that_cannot_be_read_shields_no_other_key() -> None:
+    store = Store({b"good": ANA, b"gone": None})
+    withdrawal, connections = opened(store, BROKEN, b"gone", b"good")
+    await withdrawal.look()
+    assert [connection.left for connection in connections] == [[], ["reauthenticate"], []]

@@ -5,6 +5,7 @@ import gc
 import weakref
 from collections.abc import AsyncIterator
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -239,3 +240,29 @@ async def test_a_closed_connection_listens_no_longer(peer: Peer) -> None:
     peer.leave()
     await asyncio.sleep(0.01)
     assert not connection.gone
+
+
+class Written:
+    """The connection below, as far as `push` needs it."""
+
+    writable = True
+
+    def __init__(self) -> None:
+        self.pieces: list[bytes] = []
+
+    def write(self, body: bytes) -> None:
+        self.pieces.append(body)
+
+
+async def test_pushing_nothing_leaves_a_heartbeat_due(peer: Peer) -> None:
+    """What a surface does not say of a stream kept the reader silent, and what is on the way cuts what is silent."""
+    wire: Any = Written()
+    connection = Connection(peer.receive, peer.send, 0.3, LONG, wire)
+    for _ in range(20):
+        await asyncio.sleep(0.05)
+        connection.push(b"")
+        if connection.heartbeat_due:
+            break
+    assert connection.heartbeat_due
+    assert wire.pieces == []
+    connection.close()

@@ -11,6 +11,7 @@ import pytest_asyncio
 
 from app.errors import Draining, Internal, ModelNotFound, NotFound
 from app.events import Done, Failed, Token
+from app.streams.account import Account
 from app.streams.generation import Generation
 from app.streams.live import LiveStream
 from app.streams.log import START, STREAM_ID, Append, AppendResult, Cursor, StreamRecord, StreamState
@@ -164,7 +165,9 @@ async def test_a_stream_that_comes_late_to_a_worker_that_stops_is_begun(here: Wo
     """NGINX keeps connections to it: refused there, a client was sent away though other workers had room."""
     here.drain.begin()
     reader = await here.open(Steps(Token("a"), DONE))
-    assert await here.read(reader) == [Token("a", index=1), DONE]
+    token, end = await here.read(reader)
+    assert token == Token("a", index=1)
+    assert type(end) is Done
 
 
 async def test_nothing_starts_once_everything_was_let_go(here: Worker) -> None:
@@ -313,3 +316,15 @@ async def test_an_end_that_is_heard_of_while_another_reader_comes_is_not_passed_
         hold.set()
         assert await asyncio.wait_for(here.read(reader), 5) == [DONE]
         assert await asyncio.wait_for(here.read(first), 5) == [Token("a", index=1), DONE]
+
+
+async def test_a_stream_that_is_cancelled_before_it_took_a_step_is_accounted_for(here: Worker) -> None:
+    """What was taken of its caller's limits stayed taken until the slot lapsed, and the tokens for the minute."""
+    told: list[Account] = []
+    here.streams.accounts.append(told.append)
+    provider = Steps(*tokens(2), FOREVER)
+    reader = await here.open(provider)
+    await here.streams.cancel(reader.record.stream_id, PRINCIPAL)
+    await until(lambda: told != [])
+    assert [account.outcome for account in told] == ["cancelled"]
+    here.streams.detach(reader)

@@ -88,3 +88,15 @@ async def test_a_stream_that_is_read_nowhere_any_more_is_cancelled_in_the_end() 
         found = await log.describe(stream_id)
         assert found is not None
         assert found[1].state == "cancelled"
+
+
+async def test_a_log_that_does_not_answer_once_tells_of_no_reader_and_of_no_end() -> None:
+    """One look that failed cancelled a stream that was read elsewhere."""
+    log = ShakyLog(lease_seconds=LEASE_SECONDS)
+    async with left(log) as (side, stream_id):
+        await read_elsewhere(log, stream_id, GRACE_SECONDS - LEASE_SECONDS / 2)
+        log.away = True  # at the first look
+        await read_elsewhere(log, stream_id, LEASE_SECONDS)
+        log.away = False
+        await read_elsewhere(log, stream_id, 3 * LEASE_SECONDS)
+        assert is_produced(side, stream_id)

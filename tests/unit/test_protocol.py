@@ -1,0 +1,99 @@
+"""Connections of a worker that begins to stop, which are Uvicorn's `shutdown` and ours to answer for."""
+
+import asyncio
+import logging
+import socket
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+import uvicorn
+
+from app.protocol import SluiceProtocol
+from app.websocket import SluiceWebSocket
+from tests.support.chain import free_port
+
+Exchange = tuple[int, uvicorn.Server]
+HALF_SECONDS = 0.6
+KEPT_SECONDS = 30
+
+
+async def app(scope: dict[str, object], receive: object, send: object) -> None:
+    """Two pieces, and time to stop between them."""
+    await send({"type": "http.response.start", "status": 200, "headers": []})  # type: ignore[operator]
+    await send({"type": "http.response.body", "body": b"one", "more_body": True})  # type: ignore[operator]
+    await asyncio.sleep(HALF_SECONDS)
+    await send({"type": "http.response.body", "body": b"two", "more_body": False})  # type: ignore[operator]
+
+
+@pytest.fixture
+def serving() -> Iterator[Exchange]:
+    port = free_port()
+    config = uvicorn.Config(
+        app,
+        port=port,
+        loop="uvloop",
+        lifespan="off",
+        log_config=None,
+        http=SluiceProtocol,
+        ws=SluiceWebSocket,
+        timeout_keep_alive=KEPT_SECONDS,
+    )
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    yield port, server
+    server.should_exit = server.force_exit = True
+    thread.join(20)
+    assert not thread.is_alive()
+
+
+def begun(port: int, request: bytes) -> socket.socket:
+    """A connection on which the answer has begun."""
+    client = socket.create_connection(("127.0.0.1", port), timeout=20)
+    client.sendall(request)
+    received = b""
+    while b"one" not in received:
+        received += client.recv(4096)
+    return client
+
+
+def rest(client: socket.socket) -> bytes:
+    """What comes until the server closes."""
+    received = b""
+    while piece := client.recv(4096):
+        received += piece
+    return received
+
+
+@pytest.mark.parametrize(
+    "request_", [b"GET / HTTP/1.0\r\n\r\n", b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"]
+)
+def test_who_asked_for_the_connections_end_gets_it_from_a_worker_that_stops(serving: Exchange, request_: bytes) -> None:
+    """It waits for the end, which came with the keep-alive's, forty seconds later."""
+    port, server = serving
+    with begun(port, request_) as client:
+        server.should_exit = True
+        since = time.monotonic()
+        assert b"two" in rest(client)
+        assert time.monotonic() - since < KEPT_SECONDS / 2
+
+
+def test_a_socket_on_a_connection_that_was_left_is_closed_without_a_defect(
+    serving: Exchange, caplog: pytest.LogCaptureFixture
+) -> None:
+    port, server = serving
+    with caplog.at_level(logging.ERROR), begun(port, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n") as client:
+        server.should_exit = True
+        received = b""
+        while not received.endswith(b"0\r\n\r\n"):
+            received += client.recv(4096)
+        client.sendall(
+            b"GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+            b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        )
+        assert rest(client) == b""
+    assert caplog.text == ""
