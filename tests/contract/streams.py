@@ -1,8 +1,7 @@
 """Streams for the contract's tests: records, tokens, and the shortest way into a log and out of it."""
 
-import asyncio
 import secrets
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 
 from app.events import Done, Event, Failed, Token, Usage
 from app.providers.base import GenerationRequest
@@ -70,10 +69,3 @@ async def state(log: StreamLog, stream_id: str) -> StreamState:
 def numbered(first: int, events: Sequence[Event], epoch: int = 0) -> list[tuple[Cursor, Event]]:
     """What a log has to hold once `events` were put at `first`."""
     return [(Cursor(epoch, seq), event) for seq, event in enumerate(events, first)]
-
-
-async def until(holds: Callable[[], Awaitable[bool]], seconds: float = 20.0) -> None:
-    """Look again and again until it holds."""
-    async with asyncio.timeout(seconds):
-        while not await holds():  # noqa: ASYNC110 - what changes is in a store, which sets no asyncio.Event
-            await asyncio.sleep(0.02)

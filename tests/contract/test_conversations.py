@@ -14,7 +14,8 @@ from app.streams.log import StreamRecord
 from app.streams.registry import Streams
 from tests.contract.conftest import Open
 from tests.contract.logs import Log, Options
-from tests.contract.streams import DONE, put, until
+from tests.contract.streams import DONE, put
+from tests.support.waiting import until
 
 KEY = Conversations.key("alice", "c1")
 

@@ -5,7 +5,7 @@ import asyncio
 from app.errors import LogFull
 from tests.contract.conftest import Open
 from tests.contract.logs import Log, Options
-from tests.contract.streams import until
+from tests.support.waiting import until
 
 TTL = 60.0
 

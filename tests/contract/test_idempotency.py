@@ -4,7 +4,8 @@ import asyncio
 
 from tests.contract.conftest import Open
 from tests.contract.logs import Log, Options
-from tests.contract.streams import DONE, put, record, until, words
+from tests.contract.streams import DONE, put, record, words
+from tests.support.waiting import until
 
 
 async def test_a_known_key_returns_its_stream_and_makes_none(log: Log) -> None:

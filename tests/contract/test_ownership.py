@@ -6,7 +6,8 @@ import pytest
 
 from tests.contract.conftest import Open
 from tests.contract.logs import Log, Options
-from tests.contract.streams import DONE, begin, numbered, put, read_all, state, until, words
+from tests.contract.streams import DONE, begin, numbered, put, read_all, state, words
+from tests.support.waiting import until
 
 
 async def test_a_stream_belongs_to_its_owner_while_the_lease_holds(log: Log) -> None:

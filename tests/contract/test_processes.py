@@ -16,7 +16,8 @@ from app.streams.log import START, Append, Cursor
 from tests.contract.lag import LoopLag
 from tests.contract.logs import SHARED, Log, Options, Place, open_log
 from tests.contract.remote_log import ProcessGone, RemoteLog
-from tests.contract.streams import DONE, begin, numbered, put, read_all, record, state, until, words
+from tests.contract.streams import DONE, begin, numbered, put, read_all, record, state, words
+from tests.support.waiting import until
 
 OPTIONS = Options(lease_seconds=2.0)
 SOON_SECONDS = 3.0

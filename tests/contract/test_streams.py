@@ -11,7 +11,8 @@ from app.events import Done, Event, Failed, Reset, Token, Usage
 from app.streams.log import START, Append, Cursor
 from tests.contract.conftest import Open
 from tests.contract.logs import Log, Options
-from tests.contract.streams import DONE, FAILED, begin, numbered, put, read_all, record, state, until, words
+from tests.contract.streams import DONE, FAILED, begin, numbered, put, read_all, record, state, words
+from tests.support.waiting import until
 
 AWKWARD = [
     "",

@@ -15,7 +15,8 @@ from app.streams.opener import Opener
 from app.streams.registry import Streams
 from tests.contract.conftest import Open
 from tests.contract.logs import Log, Options
-from tests.contract.streams import read_all, until
+from tests.contract.streams import read_all
+from tests.support.waiting import until
 from tests.unit.routing.test_batch import Echo
 
 PROMPTS = 12

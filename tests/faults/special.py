@@ -112,12 +112,13 @@ def left(rig: Rig) -> Seen:
 
 
 def _counted(rig: Rig, model: str, seconds: float = 10) -> list[int]:
-    """The tokens that the log accounts to each of the model's generations, once it speaks of one."""
+    """The tokens that the log accounts to each of the model's generations that were left, once it speaks of one."""
     deadline = time.monotonic() + seconds
     while True:
         lines = [line for line in rig.gunicorn.log.splitlines() if '"generation"' in line and f'"{model}"' in line]
         if lines or time.monotonic() > deadline:
-            return [json.loads(line)["output_tokens"] for line in lines]
+            said = [json.loads(line) for line in lines]
+            return [line["output_tokens"] for line in said if line["outcome"] == "cancelled"]
         time.sleep(0.05)
 
 

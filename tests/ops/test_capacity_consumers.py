@@ -24,7 +24,9 @@ POD = STREAMS * WORKERS
 TARGET = hpa_target(POD, UTILISATION)
 NGINX = nginx_streams_max(POD)
 PROGRAM_SECONDS_MAX = 120
-LEFT = shutil.ignore_patterns(".git", ".venv", ".tools", ".*_cache", "__pycache__", "node_modules", "var", "build")
+LEFT = shutil.ignore_patterns(
+    *(".git", ".venv", ".tools", ".*_cache", ".hypothesis", "__pycache__", "node_modules", "var", "build")
+)
 # Written by `make generate`: manifests and rules say so, dashboards and capacity.json itself are JSON.
 GENERATED = re.compile(r"\A# Written by `make generate`|\A\{")
 

@@ -45,7 +45,7 @@ def prepare(prefix: Path) -> Edge:
         {"SLUICE_SERVER_NAMES": f"api.example *.api.example .x.example www.* [::1] {LONGEST_NAME}"},
         {"SLUICE_TRUSTED_PROXIES": "10.0.0.0/8, 2001:db8::/32, unix:"},
         {"SLUICE_OPS_BIND": "127.0.0.1:65535"},
-        {"SLUICE_OPS_BIND": "[::1]:1"},
+        {"SLUICE_OPS_BIND": "[::1]:1024"},
     ],
     ids=str,
 )

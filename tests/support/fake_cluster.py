@@ -12,6 +12,7 @@ from aiohttp import web
 from tests.support.certificate import Certificate
 
 TOKEN = "a-token-of-the-cluster"
+NAMESPACE = "sluice"
 EXPOSITION = """# HELP sluice_active_streams Generations that a worker owns; whether it drains.
 # TYPE sluice_active_streams gauge
 sluice_active_streams{{draining="false"}} {serving}
@@ -29,7 +30,7 @@ class FakeCluster:
         answers: nothing is answered while it is not set.
     """
 
-    def __init__(self, folder: Path, namespace: str = "sluice") -> None:
+    def __init__(self, folder: Path) -> None:
         self.pods: dict[str, dict[str, Any]] = {}
         self.patches: list[tuple[str, dict[str, Any]]] = []
         self.queries: list[dict[str, str]] = []
@@ -37,17 +38,17 @@ class FakeCluster:
         self.answers = asyncio.Event()
         self.answers.set()
         self.account = folder / "account"
-        self._namespace, self._folder = namespace, folder
+        self._folder = folder
         self._runners: list[web.AppRunner] = []
 
     async def __aenter__(self) -> Self:
         certificate = Certificate.of(self._folder)
         self.account.mkdir()
         (self.account / "token").write_text(f"{TOKEN}\n")
-        (self.account / "namespace").write_text(self._namespace)
+        (self.account / "namespace").write_text(NAMESPACE)
         (self.account / "ca.crt").write_text(certificate.chain.read_text())
         app = web.Application(middlewares=[self._guard])
-        pods = f"/api/v1/namespaces/{self._namespace}/pods"
+        pods = f"/api/v1/namespaces/{NAMESPACE}/pods"
         app.router.add_get(pods, self._list)
         app.router.add_patch(f"{pods}/{{name}}", self._patch)
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)

@@ -8,8 +8,6 @@ from tests.support.promql import selectors
 
 Manifests = Sequence[Manifest]
 Findings = Iterator[str]
-# Pods that policies name for those who have them.
-OF_COMPONENTS = {"redis", "deletion-cost", "edge"}
 # Of every cluster.
 PRIORITY_CLASSES = {"system-cluster-critical", "system-node-critical"}
 
@@ -101,9 +99,14 @@ def dangling_peer(manifests: Manifests) -> Findings:
         rules = policy["spec"].get("ingress", []) + policy["spec"].get("egress", [])
         for peer in (peer for rule in rules for peer in [*rule.get("from", []), *rule.get("to", [])]):
             labels = peer.get("podSelector", {}).get("matchLabels", {})
-            optional = OF_COMPONENTS & set(labels.values())
-            if labels and not optional and not selected(manifests, peer["podSelector"]):
+            if labels and not _of_component(labels) and not selected(manifests, peer["podSelector"]):
                 yield f"{name_of(policy)} names {labels}, which is no pod"
+
+
+def _of_component(labels: Mapping[str, str]) -> bool:
+    """Whether these are of pods that policies name for those who have them."""
+    name, component = (labels.get(f"app.kubernetes.io/{label}") for label in ("name", "component"))
+    return name == "redis" or component in {"deletion-cost", "edge"}
 
 
 def sidecar_policy_ports(manifests: Manifests) -> Findings:

@@ -23,6 +23,7 @@ from typing import Any, Self
 ROOT = Path(__file__).parents[2]
 START_SECONDS = 20.0
 STOP_SECONDS = 20.0
+ANSWER_SECONDS_MAX = 20.0
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ class AppServer:
                 raise RuntimeError(f"the app did not start: {self.output()}")
             time.sleep(0.02)
 
-    def connect(self, timeout_seconds: float = 20) -> http.client.HTTPConnection:
+    def connect(self, timeout_seconds: float = ANSWER_SECONDS_MAX) -> http.client.HTTPConnection:
         """A connection of the caller's own, which stays open from one request to the next."""
         return http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout_seconds)
 
@@ -112,11 +113,7 @@ class AppServer:
     def request(
         self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
     ) -> HTTPAnswer:
-        connection = self.connect()
-        try:
-            return exchange(connection, method, path, body, headers)
-        finally:
-            connection.close()
+        return request(self.port, method, path, body, headers)
 
     def output(self) -> str:
         """All that the process wrote so far."""
@@ -149,6 +146,23 @@ def exchange(
     connection.request(method, path, body, dict(headers or {}))
     answer = connection.getresponse()
     return HTTPAnswer(answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read())
+
+
+def request(
+    port: int,
+    method: str,
+    path: str,
+    body: bytes | None = None,
+    headers: Mapping[str, str] | None = None,
+    *,
+    address: str = "127.0.0.1",
+) -> HTTPAnswer:
+    """The same on a connection of its own, from an `address` of the loopback network."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=ANSWER_SECONDS_MAX, source_address=(address, 0))
+    try:
+        return exchange(connection, method, path, body, headers)
+    finally:
+        connection.close()
 
 
 def main() -> None:

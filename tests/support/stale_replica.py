@@ -6,10 +6,10 @@ from contextlib import asynccontextmanager
 
 from app.errors import LogUnavailable
 from app.streams.redis.log import RedisLog
-from tests.contract.streams import until
 from tests.support.redis import RedisServer
 from tests.support.redis_log import opened
 from tests.support.tcp_proxy import TcpProxy
+from tests.support.waiting import until
 
 
 class StaleReplica:

@@ -99,6 +99,8 @@ def test_an_event_source_is_let_in_by_nothing_but_a_ticket_and_by_that_once(brow
     browser.open(f"{chain.url}/playground")
     listen(browser)
     browser.wait_for(f"source.readyState === {CLOSED}")
+    # One that had been let in is closed too, in the end.
+    assert browser.run("return [opened, tokens.length]") == [0, 0]
     opens = ticket(browser, "create")
     listen(browser, ticket=opens)
     browser.wait_for("tokens.length >= 2")

@@ -42,7 +42,7 @@ def server(keys: ApiKeys) -> Iterator[Gunicorn]:
     """One worker of one place."""
     config = keys.path.with_name("models.json")
     config.write_bytes(msgspec.json.encode({"models": {"simulator": [{"provider": "simulator"}]}, "tiers": TIERS}))
-    env = {"SLUICE_CONFIG": str(config), "SLUICE_STREAMS_MAX": "1", "SLUICE_ADMISSION_SECONDS": "0.5"}
+    env = {"SLUICE_CONFIG": str(config), "SLUICE_STREAMS_MAX": "1", "SLUICE_ADMISSION_SECONDS": "1.5"}
     with Gunicorn(env | keys.environment, poke=LOOK) as running:
         yield running
 
@@ -179,7 +179,9 @@ def test_one_that_leaves_while_it_waits_leaves_nothing(server: Gunicorn, alice: 
     def request() -> None:
         with Call(server.url, NATIVE.path, NATIVE.body("simulator", simulator=LONG), headers=alice) as running:
             running.until(2)
-            Call(server.url, NATIVE.path, NATIVE.body("simulator", simulator=FAST), headers=alice).leave()
-            running.until(8)
+            with Call(server.url, NATIVE.path, NATIVE.body("simulator", simulator=FAST), headers=alice) as waiting:
+                running.until(8)  # by then it is in the queue
+                waiting.leave()
+            running.until(14)  # and by then it is out of it
 
     assert left_by(server, request) == {}

@@ -8,7 +8,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from time import monotonic, sleep
+from time import sleep
 
 import pytest
 
@@ -21,7 +21,7 @@ from tests.support.surfaces import NATIVE, OPENAI, SURFACES, Surface
 from tests.support.workers import until
 
 # A look at the clock falls due while the worker rests, whenever it began to wait, and is then this late at least.
-RUNS_SECONDS, RESTS_SECONDS = PERIOD_SECONDS / 2, PERIOD_SECONDS + 2 * LAG_SECONDS_MAX
+RUNS_SECONDS, RESTS_SECONDS = PERIOD_SECONDS / 5, PERIOD_SECONDS + 2 * LAG_SECONDS_MAX
 SHED = "sluice_admission_shed_total"
 FAST = {"tokens": 3, "tokens_per_second": 0, "first_token_ms": 0}
 LONG = {"tokens": 2000, "tokens_per_second": 20, "first_token_ms": 0}
@@ -78,9 +78,7 @@ def test_a_worker_that_is_behind_sheds_what_is_new_and_nothing_else(chain: Chain
             assert resumed.until(5).status == 200
         # Late, but it goes on.
         running.until(len(running.frames) + 5)
-    seconds = monotonic()
     until(lambda: new(chain, OPENAI).status == 200, 20, "what is new is let in again")
-    assert monotonic() - seconds < 20
     assert not running.terminals
     running.leave()
     shed = scrape_until(chain.metrics_url, lambda found: found.value(SHED, cause="lag") >= len(SURFACES))

@@ -90,5 +90,6 @@ def test_locust_says_of_each_token_when_it_came_by_the_clock_of_who_sent_it(tmp_
         gap_errors += list(np.abs(np.diff(arrived) - np.diff(stamps)))
     # Times are rounded to a microsecond; what is between them is Sluice, and what else the machine does.
     assert min(delays) > -0.1
-    assert np.median(delays) < 20
-    assert np.median(gap_errors) < 3
+    # Tokens that were held for others would be as late as those are apart: 50 ms.
+    assert np.median(delays) < 50
+    assert np.median(gap_errors) < 15

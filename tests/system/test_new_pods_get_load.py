@@ -2,25 +2,23 @@
 
 import asyncio
 import copy
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import pytest
 
 from tests.support.deployment import adapted
 from tests.support.kubelet import Pod
 from tests.support.manifests import Manifest, named, overlay
 from tests.support.rolling_traffic import Traffic
+from tests.support.scrape import scrape
 from tests.system.test_rollout_of_pods import FACTOR, deployed, statuses, wrong
 
 STREAMS = 30
 # In the place of ten minutes.
 AGE_SECONDS_MAX = 4
 CONVERGED_SECONDS_MAX = 30.0
-READERS = re.compile(r"^sluice_active_readers\{[^}]*\} ([\d.]+)$", re.MULTILINE)
 
 
 def aging(manifests: Sequence[Manifest]) -> list[Manifest]:
@@ -29,10 +27,10 @@ def aging(manifests: Sequence[Manifest]) -> list[Manifest]:
     return list(found)
 
 
-async def readers(pod: Pod, http: aiohttp.ClientSession) -> float:
+async def readers(pod: Pod) -> float:
     """As its exporter says."""
-    async with http.get(f"http://{pod.address}:9464/metrics") as answer:
-        return sum(float(number) for number in READERS.findall(await answer.text()))
+    said = await asyncio.to_thread(scrape, f"http://{pod.address}:9464")
+    return said.value("sluice_active_readers")
 
 
 @pytest.mark.slow
@@ -43,12 +41,11 @@ async def test_readers_who_were_there_before_a_pod_come_to_it_and_miss_nothing(t
         deployed(built, tmp_path, pods=2, late_seconds=0.5) as (deployment, service, headers),
         # Nobody new but for these: whoever reads from the third pod has been moved there.
         Traffic(service.url, headers, streams=STREAMS, stream_seconds=240, posts_per_second=0.01) as clients,
-        aiohttp.ClientSession() as http,
     ):
         await deployment.add(1)
         shares: list[float] = []
         for _ in range(int(CONVERGED_SECONDS_MAX)):
-            shares = [await readers(pod, http) for pod in deployment.pods]
+            shares = [await readers(pod) for pod in deployment.pods]
             if min(shares) >= STREAMS / 3 / 2:
                 break
             await asyncio.sleep(1.0)

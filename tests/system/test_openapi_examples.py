@@ -1,6 +1,5 @@
 """Whoever copies an example from /docs gets the answer that /docs declares: each is sent to the whole chain."""
 
-import http.client
 import json
 import re
 from collections.abc import Iterator
@@ -19,9 +18,11 @@ from jsonschema import Draft202012Validator
 
 from app.api.examples import API_KEY, CONVERSATION, PASSWORD, STREAM_ID, USER
 from app.api.versions import SUCCESSORS
+from tests.support import server
 from tests.support.api_keys import ApiKeys, key_of
 from tests.support.call import SECONDS_MAX
 from tests.support.chain import Chain
+from tests.support.server import HTTPAnswer
 from tests.support.sse import decode
 from tests.support.workers import until
 
@@ -74,13 +75,6 @@ class Request:
         )
 
 
-@dataclass(frozen=True)
-class Answer:
-    status: int
-    headers: dict[str, str]
-    body: bytes
-
-
 class Client:
     """One caller."""
 
@@ -88,25 +82,18 @@ class Client:
         self._port = chain.port
         self._key = {"Authorization": f"Bearer {key_of(principal)}"}
 
-    def send(self, request: Request) -> Answer:
-        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=SECONDS_MAX)
-        try:
-            body = request.body.encode() or None
-            # The token endpoint asks for the form's credentials, and takes a header for them too.
-            key = {} if request.headers.get("Content-Type") == FORM else self._key
-            connection.request(request.method.upper(), request.target, body, key | request.headers)
-            answer = connection.getresponse()
-            headers = {name.lower(): value for name, value in answer.getheaders()}
-            return Answer(answer.status, headers, answer.read())
-        finally:
-            connection.close()
+    def send(self, request: Request) -> HTTPAnswer:
+        body = request.body.encode() or None
+        # The token endpoint asks for the form's credentials, and takes a header for them too.
+        key = {} if request.headers.get("Content-Type") == FORM else self._key
+        return server.request(self._port, request.method.upper(), request.target, body, key | request.headers)
 
     def begun(self, path: str) -> str:
         """The id of something of the caller's own, which has ended, of the kind that the path is about."""
         if "/tasks" in path:
             task = self._posted("/api/v1/tasks", {"prompts": ["a", "b"], "max_tokens": 8})
             asked = Request("get", f"/api/v1/tasks/{task}", "one's own")
-            until(lambda: json.loads(self.send(asked).body)["status"] == "completed", SECONDS_MAX, "the task is done")
+            until(lambda: self.send(asked).json["status"] == "completed", SECONDS_MAX, "the task is done")
             return task
         if "/responses" in path:
             return self._posted("/v1/responses", {"model": "simulator", "input": "x", "max_output_tokens": 8})
@@ -184,7 +171,7 @@ def bodies(method: str, path: str, operation: dict[str, Any]) -> Iterator[Reques
             yield Request(method, path, name, {"Content-Type": media_type}, body=body)
 
 
-def check(api: dict[str, Any], operation: dict[str, Any], request: Request, answer: Answer) -> None:
+def check(api: dict[str, Any], operation: dict[str, Any], request: Request, answer: HTTPAnswer) -> None:
     """The answer is one that the operation declares."""
     at = f"{request.says}: {answer.status} {answer.body[:400]!r}"
     declared = operation["responses"].get(str(answer.status))

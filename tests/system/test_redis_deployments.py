@@ -11,9 +11,10 @@ import pytest
 from app.errors import LogUnavailable, NotFound
 from app.streams.log import START, Append, Cursor
 from app.streams.redis.log import RedisLog
-from tests.contract.streams import DONE, begin, numbered, put, read_all, record, state, until, words
+from tests.contract.streams import DONE, begin, numbered, put, read_all, record, state, words
 from tests.support.redis import RedisCluster, SentinelGroup
 from tests.support.redis_log import opened
+from tests.support.waiting import until
 
 # Half a second until the master counts as down, an election, and our own second between two tries.
 FAILOVER_SECONDS_MAX = 15.0

@@ -78,14 +78,14 @@ def test_a_long_stream_is_two_spans_of_its_callers_trace(chain: Chain, collector
     assert request.attributes["sluice.outcome"] == "completed"
     assert request.attributes["server.address"] == "localhost"
     assert "/tmp/" not in str(request.attributes)
-    assert request.seconds > 0.15  # timers are rounded
+    assert request.seconds > 0.19  # timers are rounded
     assert attempt.parent == request.id
     assert attempt.name == "chat simulator"
     assert attempt.attributes["gen_ai.operation.name"] == "chat"
     assert attempt.attributes["gen_ai.provider.name"] == "simulator"
     assert attempt.attributes["gen_ai.usage.output_tokens"] == 1000
     assert attempt.attributes["gen_ai.response.finish_reasons"] == ["stop"]
-    assert 0.15 < attempt.attributes["gen_ai.response.time_to_first_chunk"] <= attempt.seconds
+    assert 0.19 < attempt.attributes["gen_ai.response.time_to_first_chunk"] <= attempt.seconds
     assert attempt.events == ["gen_ai.first_token"]
     assert (request.status, attempt.status) == ("unset", "unset")
     assert request.resource["service.name"] == "sluice"

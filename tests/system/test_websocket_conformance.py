@@ -43,6 +43,10 @@ NO_TEXTS = {
 def server() -> Iterator[Gunicorn]:
     with Gunicorn({"SLUICE_SOCKET_BYTES_MAX": "200000"}) as running:
         yield running
+        # No peer of ours was a defect; lines are written a moment late, and all of them before it ends.
+        running.stop()
+        assert '"level":"error"' not in running.log
+        assert "Traceback" not in running.log
 
 
 @pytest.fixture
@@ -154,7 +158,8 @@ def test_a_reason_that_is_not_utf8_ends_it(client: RawSocket, text: bytes) -> No
 
 @pytest.mark.parametrize("code", CODES)
 def test_a_valid_close_is_echoed(client: RawSocket, code: int) -> None:
-    assert client.send(frame(CLOSE, close(code, b"x" * 123))).receive() == (CLOSE, close(code, b"x" * 123))
+    reason = "ü".encode() * 61 + b"x"  # as long as it may be
+    assert client.send(frame(CLOSE, close(code, reason))).receive() == (CLOSE, close(code, reason))
     assert client.receive() == (CLOSE, b""), "and then nothing more"
 
 
@@ -176,12 +181,6 @@ BEHIND = {
 
 
 @pytest.mark.parametrize("more", BEHIND.values(), ids=BEHIND.keys())
-def test_what_comes_behind_a_close_is_not_heard(server: Gunicorn, client: RawSocket, more: bytes) -> None:
+def test_what_comes_behind_a_close_is_not_heard(client: RawSocket, more: bytes) -> None:
     assert client.send(frame(CLOSE, close(NORMAL)), more).receive() == (CLOSE, close(NORMAL))
     assert client.receive() == (CLOSE, b"")
-    assert '"level":"error"' not in server.log
-
-
-def test_no_peer_of_ours_was_a_defect(server: Gunicorn) -> None:
-    assert '"level":"error"' not in server.log
-    assert "Traceback" not in server.log

@@ -17,6 +17,7 @@ from tests.support.raw_socket import BINARY, CLOSE, CONTINUATION, PING, PONG, TE
 PATH = "/api/v1/ws/generate"
 SAY_PING = b'{"type":"ping"}'
 BYTES_MAX = 8192
+CANARY = "canary-in-an-address"
 SOCKETS = 200
 # 41 KB were measured.
 SOCKET_MEMORY_BYTES_MAX = 80 * 1024
@@ -28,6 +29,11 @@ NORMAL, WRONG, INVALID, BIG = 1000, 1002, 1007, 1009
 def server() -> Iterator[Gunicorn]:
     with Gunicorn({"SLUICE_SOCKET_BYTES_MAX": str(BYTES_MAX)}) as running:
         yield running
+        # No fault of a client is a defect; lines are written a moment late, and all of them before it ends.
+        running.stop()
+        assert '"level":"error"' not in running.log
+        assert "Traceback" not in running.log
+        assert CANARY not in running.log
 
 
 def is_alive(client: RawSocket) -> bool:
@@ -108,10 +114,9 @@ def test_who_is_wrong_all_the_time_is_shown_the_door(server: Gunicorn) -> None:
 
 def test_nothing_is_compressed_and_no_address_is_logged(server: Gunicorn) -> None:
     offered = {"Sec_WebSocket_Extensions": "permessage-deflate; client_max_window_bits"}
-    with RawSocket(server.url, f"{PATH}?a=canary-in-an-address", **offered) as client:
+    with RawSocket(server.url, f"{PATH}?a={CANARY}", **offered) as client:
         assert (client.status, "sec-websocket-extensions" in client.head) == (101, False)
         assert "x-request-id" in client.head
-    assert "canary" not in server.log
 
 
 NO_HANDSHAKES = {
@@ -138,7 +143,6 @@ def test_a_close_right_behind_text_that_is_not_utf_8_is_answered(server: Gunicor
     with RawSocket(server.url, PATH) as client:
         client.send(frame(TEXT, b"\xff") + frame(CLOSE, close(NORMAL)))
         assert client.close_code() == NORMAL
-    assert '"level":"error"' not in server.log
 
 
 def test_what_is_no_handshake_is_refused_and_no_fault_of_a_client_fills_the_log(server: Gunicorn) -> None:
@@ -146,7 +150,6 @@ def test_what_is_no_handshake_is_refused_and_no_fault_of_a_client_fills_the_log(
         assert client.status in (403, 404)
     with RawSocket(server.url, "/api/v1/ws/chat/a%20b") as client:
         assert client.status == 400
-    assert '"level":"error"' not in server.log
 
 
 def test_an_idle_socket_takes_little_memory(server: Gunicorn) -> None:

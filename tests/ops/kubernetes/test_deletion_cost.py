@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import signal
 import sys
 from collections.abc import AsyncIterator, Mapping
@@ -158,7 +159,8 @@ async def test_a_server_that_hangs_is_waited_for_in_bounds(tmp_path: Path, monke
     monkeypatch.setattr(deletion_cost, "REQUEST_SECONDS_MAX", 0.5)
     async with cluster(tmp_path, monkeypatch) as fake:
         fake.answers.clear()
-        async with asyncio.timeout(SECONDS_MAX):
+        # A round has a bound too, which must not be what ends it.
+        async with asyncio.timeout(deletion_cost.ROUND_SECONDS_MAX / 3):
             with pytest.raises(TimeoutError):
                 await one_round(fake.account)
 
@@ -219,15 +221,27 @@ def test_it_looks_for_the_pods_that_there_are_by_the_port_that_they_have(built: 
 def test_the_policies_let_it_ask_exporters_and_nobody_ask_it(built: tuple[Manifest, ...]) -> None:
     own = named(built, "NetworkPolicy", "sluice-deletion-cost")["spec"]
     assert own["ingress"] == []
+    ports = [port for one in containers(sluice_pod(built)) for port in one.get("ports", [])]
+    (exporter,) = [port["containerPort"] for port in ports if port["name"] == deletion_cost.PORT_NAME]
     labels = named(built, "Deployment", "sluice-deletion-cost")["spec"]["template"]["metadata"]["labels"]
-    (rule,) = [rule for rule in named(built, "NetworkPolicy", "sluice")["spec"]["ingress"] if _to_exporter(rule)]
-    assert any(
-        peer.get("podSelector", {}).get("matchLabels", {}).items() <= labels.items() for peer in rule["from"][1:]
-    )
+    (rule,) = [
+        rule for rule in named(built, "NetworkPolicy", "sluice")["spec"]["ingress"] if _ports(rule) == {exporter}
+    ]
+    assert any(_takes(peer, labels) for peer in rule["from"])
+    # As its own policy has to: what may be asked by one may not be forbidden to ask by the other.
+    pods = named(built, "Deployment", "sluice")["spec"]["template"]["metadata"]["labels"]
+    (asks,) = [rule for rule in own["egress"] if any(_takes(peer, pods) for peer in rule.get("to", []))]
+    assert _ports(asks) == {exporter}
+    # And the API server, which is no pod.
+    assert any({443, 6443} <= _ports(rule) for rule in own["egress"] if "to" not in rule)
 
 
-def _to_exporter(rule: Mapping[str, Any]) -> bool:
-    return {port["port"] for port in rule["ports"]} == {"metrics"}
+def _takes(peer: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
+    return "podSelector" in peer and peer["podSelector"]["matchLabels"].items() <= labels.items()
+
+
+def _ports(rule: Mapping[str, Any]) -> set[int | str]:
+    return {port["port"] for port in rule["ports"]}
 
 
 def test_its_probes_look_for_the_file_that_it_touches(built: tuple[Manifest, ...]) -> None:
@@ -236,6 +250,7 @@ def test_its_probes_look_for_the_file_that_it_touches(built: tuple[Manifest, ...
     assert module == deletion_cost.__spec__.name
     assert account == "/var/run/secrets/kubernetes.io/serviceaccount"
     for probe in ("startupProbe", "livenessProbe"):
-        assert f"find {beat} " in container[probe]["exec"]["command"][-1]
-    # A file as old as a round, and one that took its longest, is young enough.
-    assert deletion_cost.ROUND_SECONDS + deletion_cost.ROUND_SECONDS_MAX < 5 * 60
+        found = re.search(rf"find {beat} -mmin -(\d+) ", container[probe]["exec"]["command"][-1])
+        assert found is not None
+        # A file as old as a round, and one that took its longest, is young enough.
+        assert int(found[1]) * 60 > deletion_cost.ROUND_SECONDS + deletion_cost.ROUND_SECONDS_MAX

@@ -3,15 +3,17 @@
 import asyncio
 import re
 import subprocess
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from time import monotonic
 
 import aiohttp
 import pytest
 from aiohttp import web
 
 from app.timeouts import ledger
+from tests.support import waiting
 from tests.support.asgi import until
 from tests.support.cluster_dns import ClusterDns
 from tests.support.deployment import addresses
@@ -25,7 +27,8 @@ RESOLVER = "kube-dns.kube-system.svc.cluster.local"
 PODS = "sluice-pods.sluice.svc.cluster.local"
 TOKENS = 3
 # For a test that has no minutes: how long names are believed, and the pause before the end.
-SHORTER = {"valid=5s": "valid=1s", "sleep 10": "sleep 2"}
+PAUSE_SECONDS = 2
+SHORTER = {"valid=5s": "valid=1s", "sleep 10": f"sleep {PAUSE_SECONDS}"}
 
 
 class Backend:
@@ -90,14 +93,6 @@ class Tier:
         return False
 
 
-async def until_so(condition: Callable[[], Awaitable[bool]]) -> None:
-    for _ in range(int(SECONDS_MAX / 0.1)):
-        if await condition():
-            return
-        await asyncio.sleep(0.1)
-    raise AssertionError(f"not within {SECONDS_MAX:g} s")
-
-
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Manifest, ...]:
     return combination(tmp_path_factory.mktemp("edge"), ("edge",))
@@ -121,7 +116,7 @@ async def tier(built: tuple[Manifest, ...]) -> AsyncIterator[Tier]:
         http = await stack.enter_async_context(aiohttp.ClientSession(connector=connector, timeout=timeout))
         await until(lambda: PODS in dns.asked, SECONDS_MAX)
         found = Tier(edge, dns, backends, http)
-        await until_so(found.serves)
+        await waiting.until(found.serves, SECONDS_MAX)
         yield found
 
 
@@ -220,7 +215,9 @@ async def test_told_to_stop_it_ends_its_streams_first(built: tuple[Manifest, ...
         leaving = asyncio.create_task(found.edge.delete())
         # Its pause first, in which it serves; then it accepts nobody.
         assert (await found.ask("/"))[0] == 200
-        await until_so(found.refuses)
+        await waiting.until(found.refuses, SECONDS_MAX)
+        assert found.edge.deleted_at is not None
+        assert monotonic() - found.edge.deleted_at > PAUSE_SECONDS * 0.95
         for backend in found.backends:
             backend.go_on.set()
         assert await answer.content.read() == b"data: 1\n\ndata: 2\n\n"

@@ -45,11 +45,13 @@ async def left(log: ShakyLog) -> AsyncIterator[tuple[Side, str]]:
         )
         stream_id = (await Opener(side.streams, degrade=False).open(record)).stream_id
         await side.read(Journal(stream_id=stream_id), tokens=3)
-        yield side, stream_id
-        for live in side.streams.live.values():
-            if live.unread is not None:
-                live.unread.cancel()
-        await side.stop()
+        try:
+            yield side, stream_id
+        finally:
+            for live in side.streams.live.values():
+                if live.unread is not None:
+                    live.unread.cancel()
+            await side.stop()
 
 
 async def read_elsewhere(log: ShakyLog, stream_id: str, seconds: float) -> None:

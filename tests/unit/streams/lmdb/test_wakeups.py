@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from app.streams.lmdb.wakeups import Wakeups
-from tests.contract.streams import until
+from tests.support.waiting import until
 
 STREAM = "s" * 22
 OTHER = "t" * 22

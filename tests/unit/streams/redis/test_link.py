@@ -13,10 +13,11 @@ from app.events import Token
 from app.streams.log import START, Append, Cursor
 from app.streams.redis.log import RedisLog
 from tests.contract.lag import LoopLag
-from tests.contract.streams import DONE, begin, numbered, put, read_all, record, state, until, words
+from tests.contract.streams import DONE, begin, numbered, put, read_all, record, state, words
 from tests.support.redis import RedisServer
 from tests.support.redis_log import opened
 from tests.support.tcp_proxy import TcpProxy
+from tests.support.waiting import until
 
 # A command gets 0.25 s, and another 0.25 s if it has to connect or to queue; the rest is for a noisy machine.
 COMMAND_SECONDS_MAX = 1.0

@@ -18,12 +18,13 @@ from app.streams.redis.event_scripts import APPEND
 from app.streams.redis.leases import HORIZON_MS
 from app.streams.redis.log import RedisLog
 from app.streams.redis.script import Script
-from tests.contract.streams import DONE, begin, numbered, put, read_all, record, state, until, words
+from tests.contract.streams import DONE, begin, numbered, put, read_all, record, state, words
 from tests.support.chain import free_port
 from tests.support.redis import RedisServer
 from tests.support.redis_log import opened
 from tests.support.stale_replica import StaleReplica, replicated, stale_replica
 from tests.support.tcp_proxy import TcpProxy
+from tests.support.waiting import until
 
 
 @pytest.fixture

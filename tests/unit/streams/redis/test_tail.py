@@ -11,10 +11,11 @@ from app.errors import LogUnavailable
 from app.events import Event
 from app.streams.log import START, Cursor
 from app.streams.redis.log import RedisLog
-from tests.contract.streams import DONE, begin, numbered, put, record, until, words
+from tests.contract.streams import DONE, begin, numbered, put, record, words
 from tests.support.redis import RedisServer
 from tests.support.redis_log import opened
 from tests.support.tcp_proxy import ProxiedConnection, TcpProxy
+from tests.support.waiting import until
 
 LONG_SECONDS = 30.0
 # Of a wake through Redis, on a noisy machine.
