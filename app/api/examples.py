@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from app.api.health import HOME
 from app.version import VERSION
 
 STREAM_ID = "pYnkZ0gC2rT1uVwX3yZaBcDe"
@@ -151,18 +152,7 @@ _LIMITS = {
 }
 # What is served under /api/v2 as it is under /api/v1 stands here once.
 EXAMPLES: dict[tuple[str, str], Example] = {
-    ("get", "/"): Example(
-        {
-            "name": "sluice",
-            "version": VERSION,
-            "docs": "/docs",
-            "playground": "/playground",
-            "generate": "/api/v1/generate",
-            "openai": "/v1",
-            "anthropic": "/v1/messages",
-            "health": "/health",
-        }
-    ),
+    ("get", "/"): Example(HOME),
     ("get", "/livez"): Example({"status": "ok"}),
     ("get", "/readyz"): Example({"status": "ready"}),
     ("get", "/health"): Example(

@@ -46,16 +46,19 @@ async def health(ctx: Ctx) -> Health:
     )
 
 
+HOME = {
+    "name": "sluice",
+    "version": VERSION,
+    "docs": "/docs",
+    "playground": "/playground",
+    "generate": "/api/v1/generate",
+    "openai": "/v1",
+    "anthropic": "/v1/messages",
+    "health": "/health",
+}
+
+
 @router.get("/")
 async def root() -> dict[str, Any]:
     """What this is, and where to go on."""
-    return {
-        "name": "sluice",
-        "version": VERSION,
-        "docs": "/docs",
-        "playground": "/playground",
-        "generate": "/api/v1/generate",
-        "openai": "/v1",
-        "anthropic": "/v1/messages",
-        "health": "/health",
-    }
+    return HOME

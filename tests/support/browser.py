@@ -20,6 +20,16 @@ WAIT_SECONDS_MAX = 20.0
 PAGE_SECONDS_MAX = 30
 END_SECONDS_MAX = 5
 
+# Opens the address that it is given as an EventSource, and keeps what comes.
+LISTEN = """
+    globalThis.tokens = [];
+    globalThis.opened = 0;
+    globalThis.source = new EventSource(arguments[0]);
+    source.addEventListener("open", () => (opened += 1));
+    source.addEventListener("token", ({ data, lastEventId }) => tokens.push({ ...JSON.parse(data), lastEventId }));
+    source.addEventListener("done", ({ data }) => (globalThis.done = JSON.parse(data)));
+"""
+
 ARGUMENTS = [
     "--headless=new",
     # Chromium refuses to run as root with its sandbox.

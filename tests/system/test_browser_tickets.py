@@ -7,7 +7,7 @@ from urllib.parse import urlencode
 import pytest
 
 from tests.support.api_keys import ApiKeys, key_of
-from tests.support.browser import Browser
+from tests.support.browser import LISTEN, Browser
 from tests.support.chain import Chain
 from tests.support.cuttable import cuttable
 
@@ -21,14 +21,6 @@ GET_TICKET = """
         headers: { "Content-Type": "application/json", Authorization: `Bearer ${arguments[0]}` },
         body: JSON.stringify({ scope: arguments[1] }),
     }).then((answer) => answer.json()).then(({ ticket }) => done(ticket), (error) => done(String(error)));
-"""
-LISTEN = """
-    globalThis.tokens = [];
-    globalThis.opened = 0;
-    globalThis.source = new EventSource(arguments[0]);
-    source.addEventListener("open", () => (opened += 1));
-    source.addEventListener("token", ({ data, lastEventId }) => tokens.push({ ...JSON.parse(data), lastEventId }));
-    source.addEventListener("done", ({ data }) => (globalThis.done = JSON.parse(data)));
 """
 TALK = """
     const [path, first] = arguments;

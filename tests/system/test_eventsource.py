@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 
 import pytest
 
-from tests.support.browser import Browser
+from tests.support.browser import LISTEN, Browser
 from tests.support.chain import Chain
 from tests.support.cuttable import cuttable
 from tests.support.playground import PROMPT, batch_text
@@ -18,15 +18,6 @@ from tests.support.playground import PROMPT, batch_text
 CLOSED = 2
 # What EventSource waits before it comes back, where nobody says `retry:`, is about three seconds.
 AGAIN_SECONDS_MAX = 30.0
-
-OPEN = """
-    globalThis.tokens = [];
-    globalThis.opened = 0;
-    globalThis.source = new EventSource(arguments[0]);
-    source.addEventListener("open", () => (opened += 1));
-    source.addEventListener("token", ({ data, lastEventId }) => tokens.push({ ...JSON.parse(data), lastEventId }));
-    source.addEventListener("done", ({ data }) => (globalThis.done = JSON.parse(data)));
-"""
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +31,7 @@ def listen(browser: Browser, url: str, *, tokens: int, pace: float) -> None:
     simulator = json.dumps({"seed": 7, "tokens": tokens, "tokens_per_second": pace})
     query = urlencode({"prompt": PROMPT, "model": "simulator", "simulator": simulator})
     browser.open(f"{url}/playground")  # a page of the origin's that may connect to it
-    browser.run(OPEN, f"/api/v1/stream?{query}")
+    browser.run(LISTEN, f"/api/v1/stream?{query}")
 
 
 def received(browser: Browser) -> list[dict[str, Any]]:
@@ -119,7 +110,7 @@ def test_cut_before_its_first_token_it_joins_by_its_key(browser: Browser, chain:
     query = urlencode({"prompt": PROMPT, "simulator": simulator, "idempotency_key": f"eventsource-{os.getpid()}"})
     with cuttable(chain.port) as way:
         browser.open(f"{way.url}/playground")
-        browser.run(OPEN, f"/api/v1/stream?{query}")
+        browser.run(LISTEN, f"/api/v1/stream?{query}")
         time.sleep(1)
         assert way.cut() > 0
         browser.wait_for("globalThis.done")

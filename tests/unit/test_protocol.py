@@ -3,16 +3,13 @@
 import asyncio
 import logging
 import socket
-import threading
 import time
 from collections.abc import Iterator
 
 import pytest
 import uvicorn
 
-from app.protocol import SluiceProtocol
-from app.websocket import SluiceWebSocket
-from tests.support.chain import free_port
+from tests.support.uvicorn_server import serving
 
 Exchange = tuple[int, uvicorn.Server]
 HALF_SECONDS = 0.6
@@ -28,27 +25,9 @@ async def app(scope: dict[str, object], receive: object, send: object) -> None:
 
 
 @pytest.fixture
-def serving() -> Iterator[Exchange]:
-    port = free_port()
-    config = uvicorn.Config(
-        app,
-        port=port,
-        loop="uvloop",
-        lifespan="off",
-        log_config=None,
-        http=SluiceProtocol,
-        ws=SluiceWebSocket,
-        timeout_keep_alive=KEPT_SECONDS,
-    )
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    yield port, server
-    server.should_exit = server.force_exit = True
-    thread.join(20)
-    assert not thread.is_alive()
+def exchange() -> Iterator[Exchange]:
+    with serving(app, log_config=None, timeout_keep_alive=KEPT_SECONDS) as running:
+        yield running
 
 
 def begun(port: int, request: bytes) -> socket.socket:
@@ -72,9 +51,11 @@ def rest(client: socket.socket) -> bytes:
 @pytest.mark.parametrize(
     "request_", [b"GET / HTTP/1.0\r\n\r\n", b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"]
 )
-def test_who_asked_for_the_connections_end_gets_it_from_a_worker_that_stops(serving: Exchange, request_: bytes) -> None:
+def test_who_asked_for_the_connections_end_gets_it_from_a_worker_that_stops(
+    exchange: Exchange, request_: bytes
+) -> None:
     """It waits for the end, which came with the keep-alive's, forty seconds later."""
-    port, server = serving
+    port, server = exchange
     with begun(port, request_) as client:
         server.should_exit = True
         since = time.monotonic()
@@ -83,9 +64,9 @@ def test_who_asked_for_the_connections_end_gets_it_from_a_worker_that_stops(serv
 
 
 def test_a_socket_on_a_connection_that_was_left_is_closed_without_a_defect(
-    serving: Exchange, caplog: pytest.LogCaptureFixture
+    exchange: Exchange, caplog: pytest.LogCaptureFixture
 ) -> None:
-    port, server = serving
+    port, server = exchange
     with caplog.at_level(logging.ERROR), begun(port, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n") as client:
         server.should_exit = True
         received = b""

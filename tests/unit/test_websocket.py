@@ -1,18 +1,14 @@
 """What the server's WebSocket protocol does otherwise than Uvicorn's own."""
 
-import threading
 import time
 from collections.abc import Iterator
 
 import pytest
-import uvicorn
 from starlette.types import Receive, Scope, Send
 from websockets.sync.client import connect
 
-from app.protocol import SluiceProtocol
-from app.websocket import SluiceWebSocket
-from tests.support.chain import free_port
 from tests.support.raw_socket import PING, RawSocket, frame
+from tests.support.uvicorn_server import serving
 
 # Far longer than a client gets for its pong.
 BLOCKED_SECONDS = 1.0
@@ -32,28 +28,9 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
-    port = free_port()
-    config = uvicorn.Config(
-        app,
-        port=port,
-        loop="uvloop",
-        lifespan="off",
-        log_level="error",
-        http=SluiceProtocol,
-        ws=SluiceWebSocket,
-        ws_per_message_deflate=False,
-        ws_ping_interval=PONG_SECONDS,
-        ws_ping_timeout=PONG_SECONDS,
-    )
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    yield f"http://127.0.0.1:{port}"
-    server.should_exit = True
-    thread.join(20)
-    assert not thread.is_alive()
+    pings = {"ws_ping_interval": PONG_SECONDS, "ws_ping_timeout": PONG_SECONDS}
+    with serving(app, log_level="error", ws_per_message_deflate=False, **pings) as (port, _):
+        yield f"http://127.0.0.1:{port}"
 
 
 def test_an_event_loop_that_was_held_takes_nobody_for_dead_whose_pong_lies_unread(url: str) -> None:
