@@ -40,6 +40,7 @@ DOCUMENTS = list(documents())
 HOSTS = {"127.0.0.1", "nginx.org", "html.spec.whatwg.org"}
 # Names of labels and APIs, which only look like hosts.
 HOSTS |= {"app.kubernetes.io", "external.metrics.k8s.io", "v1beta1.external.metrics.k8s.io"}
+HOSTS |= {"gateway.networking.k8s.io", "acme.cert-manager.io"}
 # Services of a cluster, as components expect them.
 HOSTS |= {"prometheus-operated.monitoring", "otel-collector.observability"}
 
