@@ -29,7 +29,10 @@ def ask(folder: Path, pid: int) -> "Insides":
         client.settimeout(10)
         client.connect(str(folder / str(pid)))
         with client.makefile("rb") as answer:
-            found = json.loads(answer.read())
+            said = answer.read()
+    if not said:
+        raise ConnectionError(f"{pid} ended before it answered")
+    found = json.loads(said)
     return Insides(Counter(found["tasks"]), found["threads"])
 
 
