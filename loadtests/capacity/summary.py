@@ -24,6 +24,7 @@ def markdown(found: Sweep, answer: Answer, due: Objectives) -> str:
             *[f"- {reason}" for reason in answer.reasons],
             *([""] if answer.reasons else []),
             *_facts(answer),
+            *_left_out(found.dropped, due),
             "",
             *_table(sorted(found.points, key=lambda point: point.streams) + found.confirmations, due),
             "",
@@ -63,6 +64,11 @@ def _facts(answer: Answer) -> list[str]:
         f"- {document['measured_at']}, `{document['command']}`; "
         + ", ".join(f"{name} {version}" for name, version in document["versions"].items()),
     ]
+
+
+def _left_out(dropped: Sequence[Point], due: Objectives) -> list[str]:
+    told = ", ".join(f"{each.streams} with seed {each.seed} ({', '.join(each.misses(due))})" for each in dropped)
+    return [f"- Left out, since they missed an objective once and not again: {told}."] if dropped else []
 
 
 def _pod(document: dict[str, Any]) -> str:

@@ -8,6 +8,7 @@ Knows nothing of how a load is made: `Measure` does. All that it does is bounded
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
+from loadtests.capacity.again import Again
 from loadtests.capacity.boundary import Boundary, boundary
 from loadtests.capacity.objectives import Objectives
 from loadtests.capacity.point import Model, Point
@@ -40,7 +41,7 @@ class Sweep(NamedTuple):
     """What was measured, and what it comes to.
 
     `confirmed` is None when no load near the boundary was carried; `outside` says so when the boundary is not within
-    the bounds of the search.
+    the bounds of the search. `dropped` are misses that did not come again.
     """
 
     points: list[Point]
@@ -48,6 +49,7 @@ class Sweep(NamedTuple):
     boundary: Boundary
     confirmed: int | None
     outside: str | None
+    dropped: list[Point]
 
     def deciding(self) -> list[Point]:
         """The points on which the result rests: those far beyond the boundary only shape the curve."""
@@ -59,15 +61,16 @@ class Sweep(NamedTuple):
 
 def sweep(measure: Measure, due: Objectives, bounds: Bounds, say: Callable[[str], None] = lambda _: None) -> Sweep:
     """Find the boundary within the bounds."""
-    points, outside = search(measure, due, bounds, say)
+    again = Again(measure, due, say)
+    points, outside = search(again, due, bounds, say)
     if outside:
-        return Sweep(points, [], boundary(points, due), None, outside)
+        return Sweep(points, [], boundary(points, due), None, outside, again.dropped)
     for seed in range(2, bounds.repetitions + 1):
-        points += _walk(measure, due, bounds, boundary(points, due, resamples=1).streams, seed, say)
+        points += _walk(again, due, bounds, boundary(points, due, resamples=1).streams, seed, say)
     found = boundary(points, due)
     say(f"boundary at {found.streams:.0f} streams, interval {found.low:.0f} to {found.high:.0f} ({found.binding})")
     confirmed, confirmations = _confirm(measure, due, bounds, int(found.low), say)
-    return Sweep(points, confirmations, found, confirmed, None)
+    return Sweep(points, confirmations, found, confirmed, None, again.dropped)
 
 
 def search(

@@ -21,6 +21,7 @@ from loadtests.bench.processes import REPOSITORY
 from loadtests.bench.report import machine
 from loadtests.bench.surfaces import SURFACES
 from loadtests.bench.systems import SYSTEMS
+from loadtests.capacity.again import Again
 from loadtests.capacity.boundary import boundary
 from loadtests.capacity.objectives import Objectives, objectives
 from loadtests.capacity.point import Point
@@ -99,9 +100,11 @@ def measure(name: str, options: argparse.Namespace, due: Objectives, origin: Poi
         complaints += reasons([point], due)
         if options.streams_max:
             bounds = Bounds(streams_min=STREAMS_MIN, streams_max=options.streams_max, seconds=options.seconds)
-            points, outside = search(
-                target, due, bounds, lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True)
-            )
+
+            def say(line: str) -> None:
+                console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+            points, outside = search(Again(target, due, say), due, bounds, say)
             carried, more = how_far(points, outside, due)
             beyond = 1.0 if more else 1.1  # what lies near the boundary decides; there is none of what carries more
             near = [each for each in points if carried is None or each.streams <= beyond * carried]

@@ -2,6 +2,7 @@
 
 import pytest
 
+from loadtests.capacity.again import OTHER_SEEDS
 from loadtests.capacity.point import Model, Point
 from loadtests.capacity.sweep import Bounds, sweep
 from tests.unit.loadtests.capacity.points import CHAT, loaded, point
@@ -33,7 +34,9 @@ def test_every_seed_measures_near_the_boundary_and_confirms_the_number() -> None
     target = Target(400)
     found = sweep(target, CHAT, Bounds(repetitions=4))
 
-    near = {seed for model, streams, seed in target.asked if model == "closed" and abs(streams - 400) < 60}
+    near = {
+        seed % OTHER_SEEDS for model, streams, seed in target.asked if model == "closed" and abs(streams - 400) < 60
+    }
     assert near == {1, 2, 3, 4}
     assert [(each.streams, each.seed) for each in found.confirmations] == [(found.confirmed, s) for s in (1, 2, 3, 4)]
 
@@ -62,6 +65,34 @@ def test_a_target_that_fails_at_once_gives_no_number() -> None:
 
     assert found.outside == "64 streams missed an objective: lower --streams-min"
     assert found.confirmed is None
+
+
+class Hiccup(Target):
+    """Stands still once, at the first load of so many streams."""
+
+    def __init__(self, limit: float, at_streams: int) -> None:
+        super().__init__(limit)
+        self.at_streams = at_streams
+
+    def __call__(self, model: Model, streams: int, seed: int, seconds: float) -> Point:
+        if streams == self.at_streams:
+            self.at_streams = 0
+            return loaded(streams, streams / 2, model, seed)
+        return super().__call__(model, streams, seed, seconds)
+
+
+def test_a_machine_that_stood_still_once_is_not_taken_for_the_boundary() -> None:
+    found = sweep(Hiccup(400, at_streams=128), CHAT, Bounds())
+
+    assert found.boundary.streams == pytest.approx(400, rel=0.05)
+    assert [(each.streams, each.seed) for each in found.dropped] == [(128, 1)]
+
+
+def test_the_number_itself_is_measured_without_a_second_try() -> None:
+    target = Target(400, open_limit=100)
+    sweep(target, CHAT, Bounds())
+
+    assert {seed for model, _, seed in target.asked if model == "open"} == {1}
 
 
 def test_points_far_beyond_the_boundary_do_not_decide() -> None:
