@@ -39,7 +39,7 @@ def capacity_table() -> str:
     ]
     said = {
         "measured": f"Measured by `{known['command']}` on {known['measured_at'][:10]}: {known['machine']}; "
-        f"generator: {known['generator']}.",
+        f"generator: {known['generator']}. [Every point](deploy/capacity.md).",
         "provisional": "An estimate, not yet a measurement: " + "; ".join(known["verdict"]["reasons"]) + ".",
     }
     return table(["`make capacity`", ""], rows) + f"\n\n{said[known['status']]}"

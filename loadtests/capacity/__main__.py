@@ -58,6 +58,8 @@ def main(words: Sequence[str] | None = None) -> int:
     leave(options.state, found, told, due)
     if not options.no_write:
         write(told, options.output)
+        if told.valid and not told.lacks:
+            options.output.with_suffix(".md").write_text(markdown(found, told, due))
     sys.stdout.write(markdown(found, told, due))
     if told.lacks and not options.no_write:
         console.print(

@@ -50,7 +50,7 @@ def test_a_limit_that_nginx_was_given_is_found_and_told_by_the_schema(tmp_path: 
     valid = document["verdict"]["valid"]
     assert done.returncode == (0 if valid else 1)
     assert done.stdout.splitlines()[0].endswith(": VALID" if valid else ": INVALID")
-    assert output.exists() is valid
+    assert output.exists() is output.with_suffix(".md").exists() is valid
     assert "<h1 class=" in (tmp_path / "state" / "report.html").read_text()
     records = list((tmp_path / "state").glob("nginx-closed-16-1.jsonl"))
     assert any(json.loads(line)["outcome"] == "http_429" for file in records for line in file.read_text().splitlines())
