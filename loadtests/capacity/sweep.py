@@ -61,7 +61,7 @@ class Sweep(NamedTuple):
 
 def sweep(measure: Measure, due: Objectives, bounds: Bounds, say: Callable[[str], None] = lambda _: None) -> Sweep:
     """Find the boundary within the bounds."""
-    again = Again(measure, due, say)
+    again = Again(measure, due, say, tries=2 if bounds.repetitions > 1 else 1)
     points, outside = search(again, due, bounds, say)
     if outside:
         return Sweep(points, [], boundary(points, due), None, outside, again.dropped)

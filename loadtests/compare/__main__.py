@@ -117,6 +117,7 @@ def measure(name: str, options: argparse.Namespace, due: Objectives, origin: Poi
         "kib_per_stream": (cost.kib_per_stream or 0.0) + (cost.nginx_kib_per_stream or 0.0),
         # None: no stream began within the window, so slow is it.
         "added_ttft_p50_ms": point.ttft_ms["p50"] - origin.ttft_ms["p50"] if point.ttft_ms else None,
+        "kept": not point.misses(due),
         "streams_carried": carried,
         "streams_more": more,
         "streams_told": f"fewer than {STREAMS_MIN}" if options.streams_max else "–",

@@ -14,7 +14,7 @@ def markdown(document: dict[str, Any]) -> str:
     rows = [
         [
             each["name"] + (f" {document['litellm']}" if each["system"] == "litellm" else ""),
-            f"{each['cpu_us_per_token']:.0f}{_at_its_end(each, document['streams'])}",
+            f"{each['cpu_us_per_token']:.0f}{'' if each['kept'] else '*'}",
             ratio(each["cpu_us_per_token"], first["cpu_us_per_token"]),
             "–" if each["added_ttft_p50_ms"] is None else f"{each['added_ttft_p50_ms']:.1f}",
             f"{each['kib_per_stream']:.0f}",
@@ -27,8 +27,9 @@ def markdown(document: dict[str, Any]) -> str:
     table = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
     lines = ["| " + " | ".join(cells) + " |" for cells in table]
     note = (
-        f"CPU, TTFT and memory at {document['streams']} streams (*: more than it carries); streams on one core by the "
-        f"objectives of the profile `{document['profile']}`. {document['machine']}, {document['measured_at']}."
+        f"CPU, TTFT and memory at {document['streams']} streams (*: more than keeps the objectives); streams on one "
+        f"core by the objectives of the profile `{document['profile']}`. {document['machine']}, "
+        f"{document['measured_at']}."
     )
     return "\n".join([*lines, "", note, ""])
 
@@ -36,11 +37,6 @@ def markdown(document: dict[str, Any]) -> str:
 def _over(system: dict[str, Any]) -> str:
     """Before a number that was the most that could be tried."""
     return "over " if system["streams_more"] else ""
-
-
-def _at_its_end(system: dict[str, Any], streams: int) -> str:
-    """Behind what was taken at a load that the system does not carry."""
-    return "*" if not system["streams_more"] and (system["streams_carried"] or 0) < streams else ""
 
 
 def ratio(value: float | None, base: float | None) -> str:

@@ -25,6 +25,7 @@ def system(name: str, **changes: Any) -> dict[str, Any]:
         "cpu_us_per_token": 60.0,
         "kib_per_stream": 40.0,
         "added_ttft_p50_ms": 2.0,
+        "kept": True,
         "streams_carried": 400.0,
         "streams_told": "fewer than 8",
         "streams_more": False,
@@ -40,7 +41,7 @@ DOCUMENT = {
     "profile": "chat",
     "systems": [
         system("sluice"),
-        system("litellm", cpu_us_per_token=780.0, streams_carried=None, added_ttft_p50_ms=None),
+        system("litellm", kept=False, cpu_us_per_token=780.0, streams_carried=None, added_ttft_p50_ms=None),
         system("nginx", cpu_us_per_token=30.0, streams_carried=1200.0, streams_more=True),
     ],
 }
