@@ -2,14 +2,24 @@
 
 import os
 import signal
+from collections.abc import Iterator
 
 import pytest
+
+from tests.support.upstream import ScriptedUpstream
 
 
 def pytest_configure() -> None:
     """A shell has what it runs in the background ignore Ctrl-C, and so would whatever a test starts and interrupts."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="module")
+def upstream() -> Iterator[ScriptedUpstream]:
+    """An upstream of the module's own, which does what each model's script says."""
+    with ScriptedUpstream() as running:
+        yield running
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, NamedTuple
 
+from deploy.processes import die_with_parent
 from loadtests.bench.errors import BenchError
 
 REPOSITORY = Path(__file__).parents[2]
@@ -53,7 +54,7 @@ def spawn(
     stdout: int | IO[bytes],
     environment: Mapping[str, str] | None = None,
 ) -> subprocess.Popen[bytes]:
-    """A program in a process group of its own, on `core` from its first instruction on."""
+    """A program in a process group of its own, on `core` from its first instruction on. It ends with us, however we do."""
     own = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {core})  # inherited; set afterwards, it would miss what the program starts at once
     try:
@@ -65,6 +66,7 @@ def spawn(
             start_new_session=True,
             cwd=REPOSITORY,
             env=environment,
+            preexec_fn=die_with_parent(),  # noqa: PLW1509 - two system calls, no lock
         )
     finally:
         os.sched_setaffinity(0, own)

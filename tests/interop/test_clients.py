@@ -47,12 +47,6 @@ every_protocol = pytest.mark.parametrize("model", ["openai", "anthropic"], indir
 
 
 @pytest.fixture(scope="module")
-def upstream() -> Iterator[ScriptedUpstream]:
-    with ScriptedUpstream() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory, upstream: ScriptedUpstream) -> Models:
     found = Models(tmp_path_factory.mktemp("interop"), upstream)
     for number in range(Models.COUNT):

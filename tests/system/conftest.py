@@ -11,13 +11,6 @@ from tests.support.upstream import ScriptedUpstream
 
 
 @pytest.fixture(scope="module")
-def upstream() -> Iterator[ScriptedUpstream]:
-    """An upstream of the module's own, which does what each model's script says."""
-    with ScriptedUpstream() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory, upstream: ScriptedUpstream) -> Models:
     """A models file in which every model is that upstream's."""
     return Models(tmp_path_factory.mktemp("models"), upstream)
