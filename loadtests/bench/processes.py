@@ -54,7 +54,7 @@ def spawn(
     stdout: int | IO[bytes],
     environment: Mapping[str, str] | None = None,
 ) -> subprocess.Popen[bytes]:
-    """A program in a process group of its own, on `core` from its first instruction on. It ends with us, however we do."""
+    """A program in a process group of its own, on `core` from its first instruction on. It ends when we do."""
     own = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {core})  # inherited; set afterwards, it would miss what the program starts at once
     try:
