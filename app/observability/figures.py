@@ -45,17 +45,21 @@ class Figures:
         self.tallies: dict[Key, Tally] = {}
         self._allowed: dict[str, frozenset[str]] = {}
         self._series: dict[str, int] = {}
+        # What those that got no series are counted as: a tenant without one of its own comes with every request.
+        self._instead: dict[Key, Key] = {}
 
     def allow(self, label: str, values: Iterable[str]) -> None:
         """Let a label have these values; from now on all others are `other`."""
         self._allowed[label] = frozenset(values)
+        self._instead.clear()
 
     def add(self, metric: Declared, amount: float = 1, *labels: str) -> None:
         """Count."""
         key = (metric.name, *labels)
         if key not in self.counts:
             key = self._admitted(key, self.counts)
-        self.counts[key] = self.counts.get(key, 0) + amount
+            self.counts.setdefault(key, 0)
+        self.counts[key] += amount
 
     def reach(self, metric: Declared, total: float, *labels: str) -> None:
         """Say where a counter is that somebody else counts."""
@@ -79,7 +83,8 @@ class Figures:
 
     def observe(self, metric: Declared, value: float, *labels: str) -> None:
         """Add a value to a histogram."""
-        self.tally(metric, *labels).add(value)
+        # Looked up here at once: all but the first are found.
+        (self.tallies.get((metric.name, *labels)) or self.tally(metric, *labels)).add(value)
 
     def value(self, metric: Declared, *labels: str) -> float:
         """What was counted, or was said last; of a histogram, how many values it has."""
@@ -90,6 +95,16 @@ class Figures:
 
     def _admitted(self, key: Key, known: Container[Key]) -> Key:
         """What a series that is not known yet is counted as."""
+        instead = self._instead.get(key)
+        if instead is None:
+            instead = self._judged(key, known)
+            if instead != key:
+                if len(self._instead) >= SERIES_MAX:
+                    self._instead.clear()  # of labels made by clients there is no end
+                self._instead[key] = instead
+        return instead
+
+    def _judged(self, key: Key, known: Container[Key]) -> Key:
         name, *values = key
         labels = ALL[name].labels
         allowed = [

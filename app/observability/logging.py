@@ -3,31 +3,44 @@
 import atexit
 import logging
 import sys
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 import structlog
 from gunicorn import glogging
-from structlog.typing import Processor
+from structlog.typing import EventDict, Processor
 
 from app.observability.log_writer import LogWriter
-from app.observability.redaction import redact
+from app.observability.redaction import may_have_secrets, redact
+
+# What a person looks for first comes first.
+_HEAD = {"timestamp": "", "level": "", "event": ""}
+
+
+def _begin(_logger: Any, method: str, fields: EventDict) -> EventDict:
+    """When, how bad and what: one step of our own, where structlog's would each do less and need another at the end."""
+    line = {**_HEAD, **fields}
+    line["timestamp"] = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+    line["level"] = method
+    return line
+
 
 _SHARED: list[Processor] = [
     structlog.contextvars.merge_contextvars,
-    structlog.stdlib.add_log_level,
-    structlog.processors.TimeStamper(fmt="iso", utc=True),
+    _begin,
     structlog.processors.format_exc_info,
-    redact,
 ]
 _encoder = msgspec.json.Encoder(enc_hook=str)
 _writer: LogWriter | None = None
 
 
-def _render(_logger: Any, _method: str, fields: structlog.typing.EventDict) -> bytes:
-    # What a person looks for first comes first.
-    head = {"timestamp": fields.pop("timestamp"), "level": fields.pop("level"), "event": fields.pop("event")}
-    line = head | dict(fields)
+def _render(_logger: Any, _method: str, line: EventDict) -> bytes:
+    encoded = _encoded(line)
+    return _encoded(redact(line)) if may_have_secrets(line, encoded) else encoded
+
+
+def _encoded(line: EventDict) -> bytes:
     try:
         return _encoder.encode(line)
     except Exception:
@@ -69,7 +82,7 @@ class _Handler(logging.Handler):
             self.handleError(record)
 
 
-def _text(logger: Any, method: str, fields: structlog.typing.EventDict) -> str:
+def _text(logger: Any, method: str, fields: EventDict) -> str:
     return _render(logger, method, fields).decode()
 
 

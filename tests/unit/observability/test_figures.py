@@ -55,3 +55,23 @@ def test_a_metric_has_a_bounded_number_of_series_whatever_its_callers_do() -> No
         figures.add(metrics.REFUSED, 1, f"code-{number}")
     assert len(figures.counts) == SERIES_MAX + 1
     assert figures.value(metrics.REFUSED, OTHER) == 100
+
+
+def test_a_value_that_is_allowed_later_is_counted_by_its_name_from_then_on() -> None:
+    figures = Figures()
+    figures.allow("tenant", [])
+    for _ in range(2):
+        figures.add(metrics.TENANT_STREAMS, 1, "acme", "completed")
+    figures.allow("tenant", ["acme"])
+    figures.add(metrics.TENANT_STREAMS, 1, "acme", "completed")
+    assert figures.value(metrics.TENANT_STREAMS, OTHER, "completed") == 2
+    assert figures.value(metrics.TENANT_STREAMS, "acme", "completed") == 1
+
+
+def test_what_is_remembered_of_names_without_a_series_is_bounded() -> None:
+    figures = Figures()
+    figures.allow("tenant", [])
+    for number in range(SERIES_MAX + 100):
+        figures.add(metrics.TENANT_STREAMS, 1, f"tenant-{number}", "completed")
+    assert len(figures._instead) <= SERIES_MAX
+    assert figures.counts == {(metrics.TENANT_STREAMS.name, OTHER, "completed"): SERIES_MAX + 100}
