@@ -162,6 +162,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
+        # `tracing` traces. FastAPI's own telemetry would look for a provider in the environment at each request.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     _include_routes(app)
     openapi.complete(app, closed=credentials.own_tokens is not None)
@@ -174,7 +176,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 def _include_routes(app: FastAPI) -> None:
     surfaces = (openai, responses, anthropic, native, native_v2, aliases, health, docs, playground)
     for surface in surfaces:
-        app.include_router(surface.router)
+        # Not included, since they have their whole paths: FastAPI looks through an included router twice a request.
+        app.router.routes.extend(surface.router.routes)
     parts = (streams_api.router, streams_api.ticketed, tasks.router, tasks.ticketed, auth.router, auth.public)
     for version in VERSIONS:
         for router in (native.ticketed, sockets.router, conversations_api.router, *parts):

@@ -3,6 +3,7 @@
 Context variables would not do: a task that the request starts sees a copy, and a kept-alive connection the last one's.
 """
 
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 from starlette.types import Scope
@@ -48,6 +49,14 @@ def set_request_id(scope: Scope, identity: str) -> None:
 def request_id(scope: Scope) -> str:
     """The request's id; empty before it has one."""
     return str(scope.get("sluice.request_id", ""))
+
+
+def sent_headers(scope: Scope) -> Mapping[bytes, bytes]:
+    """The request's headers by their names; of several of one name, the first. Made once, since many layers ask."""
+    headers: dict[bytes, bytes] | None = scope.get("sluice.sent_headers")
+    if headers is None:
+        headers = scope["sluice.sent_headers"] = dict(reversed(scope["headers"]))
+    return headers
 
 
 def note(scope: Scope) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from app.limits.account import Limit
 from app.limits.quotas import Quotas
 from app.observability import tracing
 from app.providers.base import Fault, SimulatorOptions
-from app.scope import request_id
+from app.scope import request_id, sent_headers
 from app.security.principal import Principal
 from app.streams.connection import Connection
 from app.streams.conversations import Conversations
@@ -29,7 +29,7 @@ from app.streams.registry import Streams
 from app.streams.response import StreamResponse
 from app.streams.sse import Encoder
 
-TRACE_HEADERS = ("traceparent", "tracestate")
+TRACE_HEADERS = (b"traceparent", b"tracestate")
 IDEMPOTENCY_KEY_CHARACTERS_MAX = 255
 _POLICIES: tuple[OnDisconnect, ...] = ("cancel", "grace", "finish")
 
@@ -145,13 +145,17 @@ def caller(connection: HTTPConnection) -> Caller:
     Raises:
         InvalidRequest: the key is not one.
     """
-    headers, query = connection.headers, connection.query_params
-    key = headers.get("idempotency-key", query.get("idempotency_key"))
+    key = _told(connection, b"idempotency-key", "idempotency_key")
     if key is not None and not (0 < len(key) <= IDEMPOTENCY_KEY_CHARACTERS_MAX and key.isascii() and key.isprintable()):
         raise InvalidRequest(f"Idempotency-Key: 1 to {IDEMPOTENCY_KEY_CHARACTERS_MAX} printable ASCII characters.")
-    last = headers.get("last-event-id", query.get("last_event_id"))
-    resumes = headers.get("sluice-resume") == "1" or connection.scope.get("method") == "GET"
+    last = _told(connection, b"last-event-id", "last_event_id")
+    resumes = sent_headers(connection.scope).get(b"sluice-resume") == b"1" or connection.scope.get("method") == "GET"
     return Caller(principal(connection), declared_limits(connection), connection.scope, key, last or None, resumes)
+
+
+def _told(connection: HTTPConnection, header: bytes, parameter: str) -> str | None:
+    sent = sent_headers(connection.scope).get(header)
+    return connection.query_params.get(parameter) if sent is None else sent.decode("latin-1")
 
 
 async def _context(request: Request) -> Context:
@@ -169,7 +173,8 @@ Who = Annotated[Caller, Depends(_caller)]
 
 def upstream_headers(request: HTTPConnection) -> dict[str, str]:
     """The request's trace headers and id, to pass on."""
-    headers = {name: request.headers[name] for name in TRACE_HEADERS if name in request.headers}
+    sent = sent_headers(request.scope)
+    headers = {name.decode(): sent[name].decode("latin-1") for name in TRACE_HEADERS if name in sent}
     return headers | tracing.current_headers() | {"x-request-id": request_id(request.scope)}
 
 

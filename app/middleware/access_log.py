@@ -8,7 +8,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.observability.figures import OTHER, figures
 from app.observability.metrics import REQUEST_SECONDS, REQUESTS
 from app.observability.noise import Noise
-from app.scope import note
+from app.scope import note, sent_headers
 
 log = structlog.get_logger("access")
 
@@ -89,4 +89,5 @@ def _client(scope: Scope) -> str | None:
     """The peer; behind a Unix socket, which has none, the address that NGINX saw."""
     if scope.get("client") and scope["client"][0]:
         return str(scope["client"][0])
-    return next((value.decode("latin-1") for name, value in scope["headers"] if name == b"x-real-ip"), None)
+    address = sent_headers(scope).get(b"x-real-ip")
+    return None if address is None else address.decode("latin-1")

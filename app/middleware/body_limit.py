@@ -5,6 +5,8 @@ import asyncio
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.scope import sent_headers
+
 # NGINX hands bodies over whole. Without it, this is 350 KB/s for the largest, and a bound on those who send a byte a
 # second.
 BODY_SECONDS_MAX = 30.0
@@ -25,11 +27,10 @@ class BodyLimitMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            for name, value in scope["headers"]:
-                if name in (b"content-length", b"transfer-encoding"):
-                    declared = int(value) if name == b"content-length" else 0
-                    receive = _Body(receive, declared, self._bytes_max, self._seconds_max).receive
-                    break
+            headers = sent_headers(scope)
+            if b"content-length" in headers or b"transfer-encoding" in headers:
+                declared = int(headers.get(b"content-length", 0))
+                receive = _Body(receive, declared, self._bytes_max, self._seconds_max).receive
         await self._app(scope, receive, send)
 
 

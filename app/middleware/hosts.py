@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from app.scope import sent_headers
+
 # Kubelets and load balancers ask by address.
 PROBES = frozenset({"/livez", "/readyz"})
 
@@ -41,6 +43,6 @@ class HostsMiddleware:
 
 def _host(scope: Scope) -> str:
     """As it was asked for, in lower case and without a port; an IPv6 address keeps its brackets."""
-    value = next((value for name, value in scope["headers"] if name == b"host"), b"").decode("latin-1").lower()
+    value = sent_headers(scope).get(b"host", b"").decode("latin-1").lower()
     name, _, port = value.rpartition(":")
     return name if port.isdecimal() else value

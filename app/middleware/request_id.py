@@ -1,13 +1,13 @@
 """Names every request, by the caller's `X-Request-ID` where it is harmless, and adds what all answers carry."""
 
 import re
-import uuid
+import secrets
 
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.observability import tracing
-from app.scope import own_headers, set_request_id
+from app.scope import own_headers, sent_headers, set_request_id
 
 # What goes into logs, headers and JSON verbatim must not be able to forge a field or end a line.
 _HARMLESS = re.compile(rb"[A-Za-z0-9._-]{1,64}")
@@ -27,8 +27,8 @@ class RequestIdMiddleware:
         if scope["type"] not in {"http", "websocket"}:
             await self._app(scope, receive, send)
             return
-        sent = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
-        identity = sent.decode() if _HARMLESS.fullmatch(sent) else uuid.uuid4().hex
+        sent = sent_headers(scope).get(b"x-request-id", b"")
+        identity = sent.decode() if _HARMLESS.fullmatch(sent) else secrets.token_hex(16)
         set_request_id(scope, identity)
         # Cleared first: Uvicorn runs the requests of a kept-alive connection in one context.
         structlog.contextvars.clear_contextvars()
@@ -53,6 +53,5 @@ def _trace_id(scope: Scope) -> str | None:
     """Of our own span, else of the caller's."""
     found = tracing.current_headers()
     if not found:
-        sent = next((value for name, value in scope["headers"] if name == b"traceparent"), b"")
-        found = {"traceparent": sent.decode("latin-1")}
+        found = {"traceparent": sent_headers(scope).get(b"traceparent", b"").decode("latin-1")}
     return tracing.trace_of(found)

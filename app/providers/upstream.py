@@ -160,6 +160,9 @@ class Upstream:
         return target
 
     async def _connected(self, pool: Pool, origin: Origin, total_at: float) -> HttpConnection:
+        # Most requests find one, and pay for no timer.
+        if (kept := await pool.take_kept(origin)) is not None:
+            return kept
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout_at(min(loop.time() + self._connect_seconds, total_at)):
@@ -177,10 +180,10 @@ def _head(target: Target, headers: Mapping[str, str], body_bytes: int) -> bytes:
     if target.userinfo is not None and "authorization" not in headers:
         lines.append(f"authorization: Basic {b64encode(target.userinfo.encode()).decode()}")
     lines += [f"{name}: {value}" for name, value in headers.items()]
-    lines += [f"content-length: {body_bytes}", "\r\n"]
-    if any(_FORBIDDEN.search(line) for line in lines[:-1]):
+    lines.append(f"content-length: {body_bytes}")
+    if _FORBIDDEN.search("".join(lines)):
         raise UpstreamInvalid("The request cannot be sent to the upstream.", detail="a header has a line end in it")
-    return "\r\n".join(lines).encode("latin-1", "replace")
+    return "\r\n".join([*lines, "\r\n"]).encode("latin-1", "replace")
 
 
 def _named(error: Exception) -> str:

@@ -8,7 +8,9 @@ def words(messages: list[dict[str, Any]]) -> int:
     count = 0
     for message in messages:
         content = message.get("content")
-        parts = content if isinstance(content, list) else [{"text": content}]
-        texts = (part.get("text") for part in parts if isinstance(part, dict))
-        count += sum(len(text.split()) for text in texts if isinstance(text, str))
+        if isinstance(content, str):
+            count += len(content.split())
+        elif isinstance(content, list):
+            texts = (part.get("text") for part in content if isinstance(part, dict))
+            count += sum(len(text.split()) for text in texts if isinstance(text, str))
     return count

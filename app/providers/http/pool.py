@@ -33,6 +33,14 @@ class Pool:
         self._expiries: dict[HttpConnection, asyncio.TimerHandle] = {}
         self._used: set[HttpConnection] = set()
 
+    async def take_kept(self, origin: Origin) -> HttpConnection | None:
+        """As `take`, where a connection is kept and nobody has to wait for it; else None."""
+        if self._free.locked() or (connection := self._kept(origin)) is None:
+            return None
+        await self._free.acquire()  # at once, since it is not locked
+        self._used.add(connection)
+        return connection
+
     async def take(self, origin: Origin) -> HttpConnection:
         """A connection for one request; to be given back.
 
