@@ -25,6 +25,8 @@ class AccessLogMiddleware:
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
         self._noise = Noise()
+        # Bound once: the module's logger is a proxy, in which each call finds nothing at first.
+        self._access = log.bind()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -60,7 +62,7 @@ class AccessLogMiddleware:
                 return
             if unlogged:
                 fields["unlogged"] = unlogged
-        log.info(
+        self._access.info(
             "request",
             method=scope["method"],
             path=scope["path"],

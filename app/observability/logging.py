@@ -15,13 +15,13 @@ from app.observability.log_writer import LogWriter
 from app.observability.redaction import may_have_secrets, redact
 
 # What a person looks for first comes first.
-_HEAD = {"timestamp": "", "level": "", "event": ""}
+_HEAD: dict[str, Any] = {"timestamp": None, "level": None, "event": None}
 
 
 def _begin(_logger: Any, method: str, fields: EventDict) -> EventDict:
     """When, how bad and what: one step of our own, where structlog's would each do less and need another at the end."""
     line = {**_HEAD, **fields}
-    line["timestamp"] = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+    line["timestamp"] = datetime.now(UTC)  # msgspec writes it faster than it writes itself
     line["level"] = method
     return line
 
@@ -45,7 +45,8 @@ def _encoded(line: EventDict) -> bytes:
         return _encoder.encode(line)
     except Exception:
         # Half a surrogate pair, a value whose __str__ fails: the line is not worth the request that wrote it.
-        return _encoder.encode({_plain(name): _plain(value) for name, value in line.items()})
+        plain = {_plain(name): _plain(value) for name, value in line.items()}
+        return _encoder.encode(plain | {"timestamp": line["timestamp"]})
 
 
 def _plain(value: Any) -> str:

@@ -26,6 +26,8 @@ class Books:
     def __init__(self, shared_log: bool, pod_draining: Callable[[], bool]) -> None:
         self._shared_log = shared_log
         self._pod_draining = pod_draining
+        # Bound once: the module's logger is a proxy, in which each call finds nothing at first.
+        self._log = log.bind()
 
     def enter(self, account: Account) -> None:
         """A generation is over here."""
@@ -36,7 +38,7 @@ class Books:
         if account.cost:
             figures.add(COST, account.cost, model)
         outcome = self.outcome(account)
-        log.info("generation", **account.fields() | ({"outcome": outcome} if outcome == "drained" else {}))
+        self._log.info("generation", **account.fields() | ({"outcome": outcome} if outcome == "drained" else {}))
         if outcome in {"moved", "drained"}:
             # Every other end is counted where it is delivered: whoever ends a stream is not always who generated it.
             figures.add(STREAMS, 1, model, account.surface, outcome)
