@@ -175,9 +175,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
 def _include_routes(app: FastAPI) -> None:
     surfaces = (openai, responses, anthropic, native, native_v2, aliases, health, docs, playground)
-    for surface in surfaces:
-        # Not included, since they have their whole paths: FastAPI looks through an included router twice a request.
-        app.router.routes.extend(surface.router.routes)
+    # Not included, since they have their whole paths: FastAPI looks through an included router twice a request. And
+    # before the one that is there, of the OpenAPI document, which every request would be compared with.
+    app.router.routes[:0] = [route for surface in surfaces for route in surface.router.routes]
     parts = (streams_api.router, streams_api.ticketed, tasks.router, tasks.ticketed, auth.router, auth.public)
     for version in VERSIONS:
         for router in (native.ticketed, sockets.router, conversations_api.router, *parts):

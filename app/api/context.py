@@ -90,8 +90,7 @@ class Context:
         return min(asked, self.on_disconnect_max, key=_POLICIES.index)
 
 
-@dataclass(frozen=True)
-class Caller:
+class Caller(msgspec.Struct, frozen=True):
     """Who asks, and how the request is to be joined to others like it.
 
     Args:

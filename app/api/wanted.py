@@ -2,7 +2,6 @@
 
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from functools import partial
 from time import time
 from typing import Any
@@ -35,8 +34,7 @@ UNATTENDED = frozenset({TASKS, BACKGROUND})
 CACHE_TRIES = 3
 
 
-@dataclass(frozen=True)
-class Wanted:
+class Wanted(msgspec.Struct, frozen=True):
     """A generation that is wanted, before anything of it exists.
 
     `stream` and `batch` answer a request with it. `begin` begins it, whoever will read it.
@@ -55,7 +53,7 @@ class Wanted:
     on_disconnect: OnDisconnect
     answers: int = 1
     conversation_id: str | None = None
-    metadata: Mapping[str, str] = field(default_factory=dict)
+    metadata: Mapping[str, str] = msgspec.field(default_factory=dict)
     cached: bool = False
 
     def stream(self, encoder: Callable[[Reader], Encoder], resumable: bool, opening: bytes = b"") -> StreamResponse:

@@ -5,7 +5,6 @@ while it runs: its stream ends where nothing is left of the minute. What was not
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import msgspec
@@ -30,8 +29,7 @@ OUTPUT_TOKENS_STEP = 4_096
 CHARACTERS_PER_TOKEN = 4
 
 
-@dataclass(frozen=True)
-class Hold:
+class Hold(msgspec.Struct, frozen=True):
     """What was taken for a generation that is about to begin.
 
     Args:

@@ -2,6 +2,7 @@
 
 import re
 import secrets
+from collections.abc import Mapping
 
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -27,13 +28,14 @@ class RequestIdMiddleware:
         if scope["type"] not in {"http", "websocket"}:
             await self._app(scope, receive, send)
             return
-        sent = sent_headers(scope).get(b"x-request-id", b"")
+        headers = sent_headers(scope)
+        sent = headers.get(b"x-request-id", b"")
         identity = sent.decode() if _HARMLESS.fullmatch(sent) else secrets.token_hex(16)
         set_request_id(scope, identity)
         # Cleared first: Uvicorn runs the requests of a kept-alive connection in one context.
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=identity)
-        if trace := _trace_id(scope):
+        if trace := _trace_id(headers):
             structlog.contextvars.bind_contextvars(trace_id=trace)
         named = [(b"x-request-id", identity.encode())]
         if scope["path"].startswith("/v1/messages"):
@@ -49,9 +51,9 @@ class RequestIdMiddleware:
         await self._app(scope, receive, send_with_id)
 
 
-def _trace_id(scope: Scope) -> str | None:
+def _trace_id(headers: Mapping[bytes, bytes]) -> str | None:
     """Of our own span, else of the caller's."""
     found = tracing.current_headers()
-    if not found:
-        found = {"traceparent": sent_headers(scope).get(b"traceparent", b"").decode("latin-1")}
-    return tracing.trace_of(found)
+    if not found and b"traceparent" in headers:
+        found = {"traceparent": headers[b"traceparent"].decode("latin-1")}
+    return tracing.trace_of(found) if found else None
