@@ -41,7 +41,7 @@ class Course:
         usable = [target for target in usable if target not in self._silent] or usable
         if self._attempts_left <= 0 or not usable:
             return None
-        target = min(usable, key=lambda each: self._rank(each, now))
+        target = usable[0] if len(usable) == 1 else min(usable, key=lambda each: self._rank(each, now))
         return target, max(0.0, self._ready_at[target] - now)
 
     def go(self, target: Target) -> None:
