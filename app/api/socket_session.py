@@ -3,9 +3,10 @@
 import random
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import structlog
+from msgspec.structs import replace
 from pydantic import ValidationError
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
