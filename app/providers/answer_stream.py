@@ -47,7 +47,7 @@ class AnswerStream(ABC):
     def _usage(self) -> Usage:
         """As the upstream counted; zeros where it did not."""
 
-    def plain(self, data: bytes) -> list[Token]:
+    def plain(self, data: bytes) -> list[str]:
         """The tokens in these bytes, where they are whole events of content and nothing else. It is up to the caller to
         add them to `content_tokens`, or else to `feed` the bytes as if this had not been asked."""
         del data

@@ -50,8 +50,8 @@ class GenerationRequest(msgspec.Struct, frozen=True):
         return msgspec.structs.replace(self, prefix=prefix)
 
 
-# Takes tokens of content at once, all of them; or none, and says False.
-Pour = Callable[[Sequence[Token]], bool]
+# Takes the texts of tokens of content at once, all of them; or none, and says False.
+Pour = Callable[[Sequence[str]], bool]
 
 
 class Provider(Protocol):

@@ -8,7 +8,9 @@ import json
 
 from app.events import Token, Usage
 from app.providers.answer_stream import AnswerStream, invalid, text
-from app.providers.openai_chunks import Choice, Chunk, UsageCount, content, decode, given
+from app.providers.chunk_frame import ChunkFrame
+from app.providers.openai_chunks import Choice, Chunk, UsageCount, decode, given
+from app.providers.rejection import Rejections
 from app.providers.sse_parser import SSEEvent
 
 
@@ -17,17 +19,21 @@ class ChatStream(AnswerStream):
 
     _counted: UsageCount | None = None
 
-    def plain(self, data: bytes) -> list[Token]:
+    def __init__(self, rejections: Rejections, content_type: str) -> None:
+        super().__init__(rejections, content_type)
+        self._frame = ChunkFrame()
+
+    def plain(self, data: bytes) -> list[str]:
         end = b"\r\n\r\n" if data[-2:] == b"\r\n" else b"\n\n"
         if not self._parser.between or data[:6] != b"data: " or not data.endswith(end):
             return []
-        tokens = []
+        texts = []
         for payload in data[6 : -len(end)].split(end + b"data: "):
-            text = content(payload)
+            text = self._frame.text(payload)
             if not text:
                 return []
-            tokens.append(Token(text))
-        return tokens
+            texts.append(text)
+        return texts
 
     def _event(self, event: SSEEvent, tokens: list[Token]) -> None:
         if event.data == b"[DONE]":

@@ -126,10 +126,10 @@ class StreamingProvider(ABC):
 
 def _poured(stream: AnswerStream, watch: Watch, pour: Pour, data: bytes) -> bool:
     """Whether `data` could be passed on as it came: nearly all of an answer can."""
-    tokens = stream.plain(data)
-    if not tokens or not pour(tokens):
+    texts = stream.plain(data)
+    if not texts or not pour(texts):
         return False
-    stream.content_tokens += len(tokens)
+    stream.content_tokens += len(texts)
     watch.resume()
     return True
 

@@ -34,7 +34,7 @@ class Attempt:
         target: Target,
         request: GenerationRequest,
         bill: Bill,
-        pour: Callable[["Attempt", Sequence[Token]], bool],
+        pour: Callable[["Attempt", Sequence[str]], bool],
     ) -> None:
         self.target = target
         self.item = Item(target.name, target.price, words(request.messages))

@@ -211,15 +211,14 @@ class Attempts:
         self._said.add(token.text)
         return token
 
-    def _poured(self, attempt: Attempt, tokens: Sequence[Token]) -> bool:
+    def _poured(self, attempt: Attempt, texts: Sequence[str]) -> bool:
         """The way of nearly every token of a healthy stream; whatever else has to be done for one is not done here."""
         apart = attempt is not self._attempt or attempt.pump is not None
-        if apart or self._filter is not None or not self._delivered or not self._pour(tokens):
+        if apart or self._filter is not None or not self._delivered or not self._pour(texts):
             return False
-        self._tokens += len(tokens)
-        self._said.content_tokens += len(tokens)
-        for token in tokens:
-            self._said.add(token.text)
+        self._tokens += len(texts)
+        self._said.content_tokens += len(texts)
+        self._said.extend(texts)
         return True
 
     def _finish_filter(self, event: Token | Done) -> Token | None:

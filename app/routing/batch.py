@@ -13,7 +13,7 @@ import msgspec
 import structlog
 
 from app.errors import Internal, LimitExceeded, SluiceError, UpstreamTimeout
-from app.events import Done, Reset, Token, Usage
+from app.events import Done, Reset, Token, TokenKind, Usage
 from app.providers.base import GenerationRequest, Pour
 from app.routing.bill import Bill
 from app.routing.route import Resume, Route
@@ -109,13 +109,14 @@ class Batch:
         texts: list[str] = []
         left = self._prompt_bytes_max
 
-        def pour(tokens: Sequence[Token]) -> bool:
+        def pour(more: Sequence[str], kind: TokenKind = "content") -> bool:
             nonlocal left
-            more = sum(len(token.text) for token in tokens)
-            if more > left:
+            length = sum(map(len, more))
+            if length > left:
                 return False
-            left -= more
-            texts.extend(token.text for token in tokens if token.kind == "content")
+            left -= length
+            if kind == "content":
+                texts.extend(more)
             return True
 
         async with aclosing(self._route.begin(request, "", "waiting", bill).events(pour)) as events:
@@ -124,7 +125,7 @@ class Batch:
                     return "".join(texts), event
                 if type(event) is Reset:
                     texts.clear()
-                elif type(event) is Token and not pour((event,)):
+                elif type(event) is Token and not pour((event.text,), event.kind):
                     raise LimitExceeded(f"The answer reached its {self._prompt_bytes_max} bytes.")
         raise Internal("The server failed.", detail="an answer that ended without an end")
 

@@ -1,5 +1,7 @@
 """What a stream has said so far, as far as whoever goes on with it must know."""
 
+from collections.abc import Sequence
+
 # Pieces are joined when there are so many: one by one they would take ten times their text's memory.
 PIECES_MAX = 64
 
@@ -27,7 +29,11 @@ class Said:
 
     def add(self, text: str) -> None:
         """Content was delivered."""
-        self._pieces.append(text)
+        self.extend((text,))
+
+    def extend(self, texts: Sequence[str]) -> None:
+        """Pieces of it were."""
+        self._pieces += texts
         if len(self._pieces) >= PIECES_MAX:
             self._join()
 

@@ -47,15 +47,15 @@ class Allowance:
             raise LimitExceeded("The stream used up the tokens that its caller has left.")
         self._tokens_left -= 1
 
-    def covers(self, tokens: Sequence[Token]) -> bool:
-        """Spend all of them, or none where that would be too much, or a pause is due behind them."""
+    def covers(self, texts: Sequence[str]) -> bool:
+        """Spend a token for each, or none where that would be too much, or a pause is due behind them."""
         bytes_left = self._bytes_left
-        for token in tokens:
-            bytes_left -= len(token.text)
-        if bytes_left < max(0, self._pause_at) or self._tokens_left < len(tokens):
+        for text in texts:
+            bytes_left -= len(text)
+        if bytes_left < 0 or bytes_left < self._pause_at or self._tokens_left < len(texts):
             return False
         self._bytes_left = bytes_left
-        self._tokens_left -= len(tokens)
+        self._tokens_left -= len(texts)
         return True
 
     def pause_due(self) -> bool:

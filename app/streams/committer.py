@@ -59,6 +59,11 @@ class Committer:
         if generation.add(event):
             self._mark(generation)
 
+    def add_content(self, generation: Generation, texts: Sequence[str]) -> None:
+        """As `add`, for pieces of content."""
+        if generation.add_content(texts):
+            self._mark(generation)
+
     async def aclose(self) -> None:
         """Give up what still waits for the log's return."""
         if self._returning is not None:
@@ -85,12 +90,18 @@ class Committer:
 
     def _commit(self) -> None:
         self._turn = None
-        # What was lost meanwhile has nothing pending any more.
-        generations = self._logged([generation for generation in self._dirty if generation.pending])
-        self._dirty.clear()
-        batch = [generation.take_pending() for generation in generations]
-        # Behind a reset there is more, which is an append of its own.
-        more = [generation for generation in generations if generation.pending]
+        dirty, self._dirty = self._dirty, {}
+        generations, batch, more = [], [], []
+        for generation in dirty:
+            if not generation.pending:
+                continue  # it was lost meanwhile
+            if not generation.fence:
+                self._deliver_unknown(generation)
+                continue
+            generations.append(generation)
+            batch.append(generation.take_pending())
+            if generation.pending:  # behind a reset there is more, which is an append of its own
+                more.append(generation)
         if self._backlog or self._away:
             generations, batch = self._keep_behind(generations, batch)
         results = self._append_nowait(batch) if batch else []
@@ -116,7 +127,9 @@ class Committer:
 
     def _count(self, batch: Sequence[Append], begun: float) -> None:
         """A commit is done."""
-        events = len(batch[0].events) if len(batch) == 1 else sum([len(append.events) for append in batch])
+        events = 0
+        for append in batch:
+            events += len(append.events)
         self._seconds.add(monotonic() - begun)
         self._sizes.add(events)
         self.events += events
@@ -147,12 +160,10 @@ class Committer:
             else:
                 self._refused(generation, append, result)
 
-    def _logged(self, generations: list[Generation]) -> list[Generation]:
-        """Those that the log knows; the others began while it was away, and are delivered at once."""
-        for generation in generations:
-            while not generation.fence and generation.pending:
-                self._deliver_unlogged(generation, generation.take_pending())
-        return [generation for generation in generations if generation.fence]
+    def _deliver_unknown(self, generation: Generation) -> None:
+        """It began while the log was away, which knows nothing of it."""
+        while generation.pending:
+            self._deliver_unlogged(generation, generation.take_pending())
 
     async def _append(self, batch: Sequence[Append]) -> list[AppendResult] | None:
         begun = monotonic()

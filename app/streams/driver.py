@@ -98,11 +98,10 @@ class Driver:
     async def _drive(self, generation: Generation, making: Making) -> Done:
         left = Allowance(self._stream_bytes_max, generation)
 
-        def pour(tokens: Sequence[Token]) -> bool:
-            if len(generation.pending) >= PENDING_EVENTS_MAX or not left.covers(tokens):
+        def pour(texts: Sequence[str]) -> bool:
+            if len(generation.pending) >= PENDING_EVENTS_MAX or not left.covers(texts):
                 return False
-            for token in tokens:
-                self._committer.add(generation, token)
+            self._committer.add_content(generation, texts)
             return True
 
         async with aclosing(making.events(pour)) as events:

@@ -62,7 +62,7 @@ class Generation:
         if type(event) is Token:
             if event.kind == "content":
                 self.content_tokens += 1
-                event = Token(event.text, index=self.content_tokens)
+                event = Token(event.text, "content", self.content_tokens)
         elif type(event) is Reset:
             self.content_tokens = 0
             self._resets += 1
@@ -70,6 +70,17 @@ class Generation:
         elif isinstance(event, ENDS):
             self.ended, self.end = True, event
         self.pending.append(event)
+        return True
+
+    def add_content(self, texts: Sequence[str]) -> bool:
+        """As `add`, for pieces of content, which nearly all events are."""
+        if self.ended:
+            return False
+        count = self.content_tokens
+        for text in texts:
+            count += 1
+            self.pending.append(Token(text, "content", count))
+        self.content_tokens = count
         return True
 
     def add_last(self, event: Failed) -> None:
@@ -93,7 +104,8 @@ class Generation:
             if self._resets:
                 at = next(index for index, event in enumerate(events[1:], 1) if type(event) is Reset)
                 events, self.pending = events[:at], events[at:]
-        self._next = Cursor(first.epoch, first.seq + len(events))
+        epoch, seq = first
+        self._next = Cursor(epoch, seq + len(events))
         return Append(self.record.stream_id, self.fence, first, events)
 
     def committed(self, append: Append) -> None:

@@ -64,12 +64,11 @@ class Pace:
                 self.gap_seconds_max = gap
             self._gaps.add(gap)
         self._last = now
+        self._tokens += 1
         if len(entries) > 1:
             together = sum(type(event) is Token for _, event in entries)
             self._gaps.add_zeros(together - 1)
-            self._tokens += together
-        else:
-            self._tokens += 1
+            self._tokens += together - 1
         if self.first_token_seconds is None and self._started is not None and _has_answer(entries):
             self.first_token_seconds = now - self._started
 

@@ -65,9 +65,10 @@ class Tail:
             self.last = cursor
         if type(event) in ENDS:
             self.ended = True
-        kept = EVENTS_KEPT if cursor is not None else UNLOGGED_EVENTS_KEPT
-        if len(self.entries) > 2 * kept:
-            self._drop(len(self.entries) - kept)
+        if len(self.entries) > 2 * EVENTS_KEPT:
+            kept = EVENTS_KEPT if cursor is not None else UNLOGGED_EVENTS_KEPT
+            if len(self.entries) > 2 * kept:
+                self._drop(len(self.entries) - kept)
         self._wake(entries, first)
 
     def name_unlogged(self, cursors: Sequence[Cursor]) -> None:

@@ -181,11 +181,11 @@ class HttpConnection(asyncio.Protocol):
             self._wake()
 
     def _is_taken(self) -> bool:
-        chunks = self._chunks
-        if self.taker is None or self._waiter is None or self._waiter.done() or not chunks or self.complete:
+        chunks, taker, waiter = self._chunks, self.taker, self._waiter
+        if taker is None or waiter is None or not chunks or self.complete or waiter.done():
             return False
         try:
-            if not self.taker(chunks[0] if len(chunks) == 1 else b"".join(chunks)):
+            if not taker(chunks[0] if len(chunks) == 1 else b"".join(chunks)):
                 return False
         except Exception as error:
             # It is the reader's: here it would only end in the event loop's log.

@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 
+from app.events import Token
 from app.streams.ending import state_after
 from app.streams.lmdb import events as lmdb_events
 from app.streams.lmdb.events import Entry
 from app.streams.lmdb.room import LmdbRoom
 from app.streams.lmdb.streams import LmdbStreams
-from app.streams.lmdb.tables import Tables, Write, unpack_fence
+from app.streams.lmdb.tables import RUNNING, Tables, Write, unpack_fence
 from app.streams.log import Append, AppendResult
 from app.streams.repetition import unknown_rest
 
@@ -47,39 +48,41 @@ class LmdbCommit:
 
     def append(self, append: Append, entries: Sequence[Entry]) -> AppendResult:
         """Add one append, which is stored as `entries`."""
-        stream = append.stream_id.encode()
+        stream_id, events = append.stream_id, append.events
+        stream = stream_id.encode()
         row = self._transaction.get(stream, db=self._states)
         if row is None:
             return "fenced"
-        fence, running = unpack_fence(row)
+        fence, state_number = unpack_fence(row)
         if fence != append.fence:
             return "fenced"
         if not entries:
             return "ok"
-        known = self.ends.get(append.stream_id) or self._known.get(append.stream_id)
+        known = self.ends.get(stream_id) or self._known.get(stream_id)
         if known is not None and known[0] == fence:
             _, last, bytes_before = known
         else:
             last, bytes_before = lmdb_events.end_of(self._events, stream)
-        if append.first <= last:
+        first = append.first
+        if first <= last:
             return self._repeat(append, stream)
-        if not running:
+        if state_number != RUNNING:
             return "fenced"
         size = 0
         for _, packed in entries:
             size += len(packed)
-        state = state_after(append.events[-1])
-        if state != "running":
+        if type(events[-1]) is not Token and (state := state_after(events[-1])) != "running":
             self._streams.close(self._transaction, stream, state)
-        elif bytes_before + size > self._stream_bytes_max or not self._has_room(size):
+        elif (
+            bytes_before + size > self._stream_bytes_max
+            or self._room is None
+            or not self._room.take(self._transaction, size)
+        ):
             return "full"
-        epoch = append.first.epoch
+        epoch = first[0]
         lmdb_events.put(self._events, stream, epoch, entries, bytes_before)
-        self.ends[append.stream_id] = (fence, (epoch, entries[-1][0]), bytes_before + size)
+        self.ends[stream_id] = (fence, (epoch, entries[-1][0]), bytes_before + size)
         return "ok"
-
-    def _has_room(self, size: int) -> bool:
-        return self._room is not None and self._room.take(self._transaction, size)
 
     def _repeat(self, append: Append, stream: bytes) -> AppendResult:
         held = lmdb_events.held(self._events, stream, append.first, len(append.events))

@@ -162,6 +162,8 @@ class LmdbLog(LmdbLeases, LmdbDocuments):
 
     def _tell(self, batch: Sequence[Append], results: Sequence[AppendResult]) -> None:
         """Wake the readers; without the lock, which others wait for."""
+        if not self._waiters.stream_ids and not self._wakeups.wanted:
+            return  # nearly always: readers are where the producer is, and follow its tail
         news = [append.stream_id for append, result in zip(batch, results, strict=True) if result == "ok"]
         for stream_id in news:
             self._waiters.wake(stream_id)

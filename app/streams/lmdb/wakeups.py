@@ -82,10 +82,13 @@ class Wakeups:
         for peer in self._list_peers():
             self._send_all(peer, self._name, new)
 
+    @property
+    def wanted(self) -> bool:
+        """Whether anybody wants to know of anything."""
+        return bool(self._interests)
+
     def wake(self, streams: Iterable[str]) -> None:
         """Tell those who want to know that there is news of these."""
-        if not self._interests:
-            return
         now = monotonic()
         wanted: dict[str, list[str]] = {}
         for stream in streams:

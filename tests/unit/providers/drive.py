@@ -36,11 +36,11 @@ async def collect(provider: Provider, model: str, **fields: Any) -> Outcome:
     outcome = Outcome()
     started = monotonic()
 
-    def pour(tokens: Sequence[Token]) -> bool:
+    def pour(texts: Sequence[str]) -> bool:
         # Refused now and then, as by a generation that waits for its log: both ways have to say the same.
         if len(outcome.tokens) % 5 == 4:
             return False
-        outcome.tokens += tokens
+        outcome.tokens += map(Token, texts)
         return True
 
     try:

@@ -38,10 +38,10 @@ class Echo:
             words = prompt.split(" ")
             yield Token(words[0])
             await asyncio.sleep(3600 if prompt == "stall" else self._pause_seconds)
-            rest = [Token(f" {word}") for word in words[1:]]
+            rest = [f" {word}" for word in words[1:]]
             if pour is None or not pour(rest):
-                for token in rest:
-                    yield token
+                for text in rest:
+                    yield Token(text)
             yield Done("stop", Usage(1, len(words)))
         finally:
             self.running -= 1
