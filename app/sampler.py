@@ -79,8 +79,8 @@ class Sampler:
 
     def write(self) -> None:
         """Look at everything that costs nothing, and write down what there is."""
-        self._look()
         figures.settle()
+        self._look()
         if self._files is not None:
             self._files.write(figures)
 

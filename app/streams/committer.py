@@ -162,8 +162,12 @@ class Committer:
 
     def _deliver_unknown(self, generation: Generation) -> None:
         """It began while the log was away, which knows nothing of it."""
-        while generation.pending:
-            self._deliver_unlogged(generation, generation.take_pending())
+        try:
+            while generation.pending:
+                self._deliver_unlogged(generation, generation.take_pending())
+        except Exception:
+            # One stream's trouble must not keep a commit from all others that are in it.
+            log.exception("delivering without the log failed", stream=generation.record.stream_id)
 
     async def _append(self, batch: Sequence[Append]) -> list[AppendResult] | None:
         begun = monotonic()

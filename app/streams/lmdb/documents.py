@@ -29,7 +29,6 @@ class LmdbDocuments(LmdbTransactions):
             self._drop(transaction, key)
             expires_at = monotonic() + ttl_seconds
             made = next_version(version, int(monotonic() * 1e6))
-            self._room.spend(len(body))
             transaction.put(key.encode(), _HEAD.pack(made, expires_at) + body, db=self._tables.documents)
             transaction.put(pack_time(expires_at) + key.encode(), b"", db=self._tables.expiring)
             return made

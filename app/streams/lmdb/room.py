@@ -28,7 +28,6 @@ class LmdbRoom:
         self._tables = tables
         self._bytes_max = bytes_max
         self._page_bytes = env.stat()["psize"]
-        # For tokens; another stream may begin with so much less.
         self._left = 0.0
         self._counted_at = float("-inf")
         # The oldest snapshot that a reader looked at, and since when it has been that one.
@@ -40,28 +39,19 @@ class LmdbRoom:
 
     def has_for_stream(self, transaction: Read) -> bool:
         """Whether another stream may begin."""
-        reserve = (TOKENS_SHARE_MAX - CREATE_SHARE_MAX) * self._bytes_max
-        if self._left <= reserve or monotonic() - self._counted_at > COUNT_SECONDS:
-            self._count(transaction)
-        return self._left > reserve
-
-    def spend(self, packed_bytes: int) -> None:
-        """That much was stored."""
-        self._left -= STORED_PER_PACKED * packed_bytes
+        # Never estimated: what others wrote meanwhile would come out of the room that is kept for running streams.
+        return self._used(transaction) < CREATE_SHARE_MAX * self._bytes_max
 
     def take(self, transaction: Read, packed_bytes: int) -> bool:
         """Whether there is room for that much more of tokens; it is taken."""
         wanted = STORED_PER_PACKED * packed_bytes
         if wanted > self._left or monotonic() - self._counted_at > COUNT_SECONDS:
-            self._count(transaction)
+            self._left = TOKENS_SHARE_MAX * self._bytes_max - self._used(transaction)
+            self._counted_at = monotonic()
         if wanted > self._left:
             return False
         self._left -= wanted
         return True
-
-    def _count(self, transaction: Read) -> None:
-        self._left = TOKENS_SHARE_MAX * self._bytes_max - self._used(transaction)
-        self._counted_at = monotonic()
 
     def _used(self, transaction: Read) -> int:
         info = self._env.info()

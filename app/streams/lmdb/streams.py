@@ -6,7 +6,6 @@ from time import monotonic
 import msgspec
 
 from app.streams.lmdb import events as lmdb_events
-from app.streams.lmdb.room import LmdbRoom
 from app.streams.lmdb.tables import LmdbCursor, Read, Row, Tables, Write, pack_row, pack_time, unpack_row, unpack_time
 from app.streams.log import Cursor, State, StreamRecord, StreamState
 from app.streams.packing import pack_record, unpack_record
@@ -31,9 +30,8 @@ class LmdbStreams:
         lease_seconds: how long a worker counts as alive after each beat, and a reader as present.
     """
 
-    def __init__(self, tables: Tables, room: LmdbRoom, lease_seconds: float) -> None:
+    def __init__(self, tables: Tables, lease_seconds: float) -> None:
         self._tables = tables
-        self._room = room
         self._lease_seconds = lease_seconds
 
     def known(self, transaction: Read, record: StreamRecord) -> StreamRecord | None:
@@ -45,10 +43,9 @@ class LmdbStreams:
         return None if packed is None else unpack_record(packed)
 
     def add(self, transaction: Write, record: StreamRecord, owner: str) -> None:
-        stream, packed = record.stream_id.encode(), pack_record(record)
-        self._room.spend(len(packed))
+        stream = record.stream_id.encode()
         row = Row(1, "running", 0, monotonic(), 0.0, _name(owner))
-        transaction.put(stream, packed, db=self._tables.records)
+        transaction.put(stream, pack_record(record), db=self._tables.records)
         transaction.put(stream, pack_row(row), db=self._tables.states)
         transaction.put(_claim(row, stream), b"", db=self._tables.running)
         if record.idempotency:

@@ -50,8 +50,8 @@ class LmdbTransactions:
     async def _open_store(self) -> None:
         self._store = await open_store(self._path, self._bytes_max)
         self._tables = self._store.tables
+        self._streams = LmdbStreams(self._store.tables, self._lease_seconds)
         self._room = LmdbRoom(self._store.env, self._store.tables, self._store.identity.bytes)
-        self._streams = LmdbStreams(self._store.tables, self._room, self._lease_seconds)
         self._broken = False
 
     async def _leave_if_given_up(self) -> bool:

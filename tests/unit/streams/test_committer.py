@@ -107,6 +107,28 @@ async def test_a_reader_whose_waking_fails_takes_nothing_from_the_others(log: Me
     await until(lambda: committer.available)
 
 
+async def test_a_stream_that_the_log_does_not_know_takes_nothing_from_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    log = MemoryLog()
+    committer = Committer(log)
+    before, unknown, behind = [await generation(log, name) for name in "abc"]
+    unknown.fence = 0
+    deliver = unknown.deliver_unlogged
+
+    def stumble(_events: Sequence[Event]) -> None:
+        monkeypatch.setattr(unknown, "deliver_unlogged", deliver)
+        raise RuntimeError("no")
+
+    monkeypatch.setattr(unknown, "deliver_unlogged", stumble)
+    for text in "12":
+        for stream in (before, unknown, behind):
+            committer.add(stream, Token(text))
+        await asyncio.wait_for(committer.flush(), 5)
+    for stream in (before, behind):
+        assert [event.text for event in told(stream) if type(event) is Token] == ["1", "2"]
+
+
 class PartlyAway(Away):
     """A log of several servers, of which one is away: that of the streams named `a`."""
 

@@ -17,6 +17,7 @@ import uvloop
 
 from app.errors import LogFull, LogUnavailable
 from app.events import Token
+from app.streams.lmdb import room
 from app.streams.lmdb.log import LmdbLog
 from app.streams.log import START, Append, Cursor
 from tests.contract.lag import LoopLag
@@ -219,6 +220,22 @@ asyncio.run(stand(pathlib.Path(sys.argv[1])))
 
 async def _begin_many(log: LmdbLog) -> None:
     for _ in range(1000):
+        await begin(log)
+
+
+async def test_what_another_worker_wrote_just_now_keeps_newcomers_out(
+    log: LmdbLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An estimate of a tenth of a second ago let them into the room that is kept for running streams."""
+    monkeypatch.setattr(room, "COUNT_SECONDS", 60.0)
+    async with neighbour(tmp_path) as other:
+        stream_id = await begin(log)
+        assert await put(log, stream_id, 1, words(1, 1)) == "ok"
+        filler, seq = await begin(other), 1
+        while await put(other, filler, seq, words(seq, 500)) == "ok":
+            seq += 500
+            assert seq < 2_000_000
+    with pytest.raises(LogFull):
         await begin(log)
 
 
