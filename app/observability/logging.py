@@ -45,11 +45,12 @@ def _encoded(line: EventDict) -> bytes:
         return _encoder.encode(line)
     except Exception:
         # Half a surrogate pair, a value whose __str__ fails: the line is not worth the request that wrote it.
-        plain = {_plain(name): _plain(value) for name, value in line.items()}
-        return _encoder.encode(plain | {"timestamp": line["timestamp"]})
+        return _encoder.encode({_plain(name): _plain(value) for name, value in line.items()})
 
 
-def _plain(value: Any) -> str:
+def _plain(value: Any) -> Any:
+    if type(value) is datetime:
+        return value
     try:
         return str(value).encode("utf-8", "backslashreplace").decode()
     except Exception:
