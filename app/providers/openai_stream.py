@@ -24,8 +24,13 @@ class ChatStream(AnswerStream):
         self._frame = ChunkFrame()
 
     def plain(self, data: bytes) -> list[str]:
-        end = b"\r\n\r\n" if data[-2:] == b"\r\n" else b"\n\n"
-        if not self._parser.between or data[:6] != b"data: " or not data.endswith(end):
+        if not self._parser.between or not data.startswith(b"data: "):
+            return []
+        end = b"\n\n" if data.endswith(b"\n\n") else b"\r\n\r\n"
+        if data.find(end) == len(data) - len(end):  # one event, nearly always
+            text = self._frame.text(data[6 : -len(end)])
+            return [text] if text else []
+        if not data.endswith(end):
             return []
         texts = []
         for payload in data[6 : -len(end)].split(end + b"data: "):

@@ -49,9 +49,7 @@ class Allowance:
 
     def covers(self, texts: Sequence[str]) -> bool:
         """Spend a token for each, or none where that would be too much, or a pause is due behind them."""
-        bytes_left = self._bytes_left
-        for text in texts:
-            bytes_left -= len(text)
+        bytes_left = self._bytes_left - sum(map(len, texts))
         if bytes_left < 0 or bytes_left < self._pause_at or self._tokens_left < len(texts):
             return False
         self._bytes_left = bytes_left

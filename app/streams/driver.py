@@ -66,6 +66,7 @@ class Driver:
         finally:
             # A cancelled task keeps its frames, and they the generation: that circle would wait for the collector.
             generation.task = None
+            generation.pace.count()
             self._account(_account(generation, bill))
 
     async def _end(

@@ -1,12 +1,14 @@
 """How one stream kept its pace, as its readers had it: the first token of its answer, and the silences behind it.
 
-What happens at each commit is a clock, a comparison and an addition; nothing is observed for a token.
+What happens at each commit is a look at the clock; nothing is observed for a token. A killed worker takes the last of
+these looks along.
 """
 
+from operator import sub
 from time import monotonic
 
 from app.events import Token
-from app.observability.figures import Tally, figures
+from app.observability.figures import figures
 from app.observability.metrics import (
     FIRST_TOKEN_SECONDS,
     GAP_SECONDS_MAX,
@@ -16,6 +18,9 @@ from app.observability.metrics import (
     TOKEN_SECONDS,
 )
 from app.streams.tail import Entry
+
+# Looks at the clock that wait to be counted: half a kilobyte of a stream, and a second and a half of most.
+TIMES_MAX = 32
 
 
 class Pace:
@@ -27,59 +32,51 @@ class Pace:
     """
 
     __slots__ = (
-        "_first",
+        "_gap_seconds_max",
         "_gaps",
-        "_last",
         "_matters",
         "_model",
+        "_seconds",
         "_started",
-        "_tokens",
+        "_times",
+        "_together",
         "first_token_seconds",
-        "gap_seconds_max",
     )
 
     def __init__(self, model: str, started: float | None, matters: bool = True) -> None:
         self.first_token_seconds: float | None = None
         """Of content or of a tool call: a thought is no part of the answer, and a heartbeat is no token."""
-        self.gap_seconds_max = 0.0
         self._matters = matters
         self._model = model
         self._started = started
-        self._first = self._last = 0.0
-        self._tokens = 0
-        self._gaps: Tally | None = None
+        # When tokens came, from the last that is counted on, or the first.
+        self._times: list[float] = []
+        self._gaps = self._together = 0
+        self._seconds = self._gap_seconds_max = 0.0
 
     def delivered(self, entries: list[Entry]) -> None:
         """These have just become the readers'."""
-        event = entries[0][1]
-        if type(event) is not Token or not self._matters:
+        if type(entries[0][1]) is not Token or not self._matters:
             return
         now = monotonic()
-        if self._gaps is None:
-            self._gaps = figures.tally(TOKEN_GAP_SECONDS, self._model)
-            self._first = now
-        else:
-            gap = now - self._last
-            if gap > self.gap_seconds_max:
-                self.gap_seconds_max = gap
-            self._gaps.add(gap)
-        self._last = now
-        self._tokens += 1
+        self._times.append(now)
         if len(entries) > 1:
-            together = sum(type(event) is Token for _, event in entries)
-            self._gaps.add_zeros(together - 1)
-            self._tokens += together - 1
+            self._together += sum(type(event) is Token for _, event in entries) - 1
         if self.first_token_seconds is None and self._started is not None and _has_answer(entries):
             self.first_token_seconds = now - self._started
+        if len(self._times) > TIMES_MAX:
+            self.count()
 
     def ended(self, outcome: str) -> None:
         """The stream has ended."""
         if not self._matters:
             return
+        self.count()
         model = self._model
-        if self._tokens > 1:
-            figures.observe(GAP_SECONDS_MAX, self.gap_seconds_max, model)
-            figures.observe(TOKEN_SECONDS, (self._last - self._first) / (self._tokens - 1), model)
+        if behind_first := self._gaps + self._together:
+            figures.tally(TOKEN_GAP_SECONDS, model).add_zeros(self._together)
+            figures.observe(GAP_SECONDS_MAX, self._gap_seconds_max, model)
+            figures.observe(TOKEN_SECONDS, self._seconds / behind_first, model)
         if self._started is None:
             return
         figures.observe(STREAM_SECONDS, monotonic() - self._started, model)
@@ -87,6 +84,18 @@ class Pace:
             figures.add(NO_FIRST_TOKEN, 1, model, outcome)
         else:
             figures.observe(FIRST_TOKEN_SECONDS, self.first_token_seconds, model)
+
+    def count(self) -> None:
+        """Bring the silences up to now to the figures."""
+        times = self._times
+        gaps = list(map(sub, times[1:], times))
+        if not gaps:
+            return
+        figures.tally(TOKEN_GAP_SECONDS, self._model).extend(gaps)
+        self._gap_seconds_max = max(self._gap_seconds_max, *gaps)
+        self._gaps += len(gaps)
+        self._seconds += times[-1] - times[0]
+        del times[:-1]
 
 
 def _has_answer(entries: list[Entry]) -> bool:

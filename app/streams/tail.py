@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import structlog
 
 from app.errors import SluiceError
-from app.events import ENDS, Event
+from app.events import ENDS, Event, Token
 from app.streams.log import Cursor
 
 log = structlog.get_logger(__name__)
@@ -58,17 +58,18 @@ class Tail:
 
     def extend(self, entries: Sequence[Entry]) -> None:
         """Add what is in the log now, or, while the log is away, what never waited for it."""
-        first = self.start + len(self.entries)
-        self.entries += entries
+        held = self.entries
+        first = self.start + len(held)
+        held.extend(entries)
         cursor, event = entries[-1]
         if cursor is not None:
             self.last = cursor
-        if type(event) in ENDS:
+        if type(event) is not Token and type(event) in ENDS:
             self.ended = True
-        if len(self.entries) > 2 * EVENTS_KEPT:
+        if len(held) > 2 * EVENTS_KEPT:
             kept = EVENTS_KEPT if cursor is not None else UNLOGGED_EVENTS_KEPT
-            if len(self.entries) > 2 * kept:
-                self._drop(len(self.entries) - kept)
+            if len(held) > 2 * kept:
+                self._drop(len(held) - kept)
         self._wake(entries, first)
 
     def name_unlogged(self, cursors: Sequence[Cursor]) -> None:

@@ -166,8 +166,7 @@ class HttpConnection(asyncio.Protocol):
         if not self._asked or self._parser is None:
             self.abort()  # nothing was asked: it would be taken for the next answer
             return
-        if not self._head_done:
-            self._head_bytes += len(data)
+        in_head = not self._head_done
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -175,8 +174,10 @@ class HttpConnection(asyncio.Protocol):
         except httptools.HttpParserError as error:
             # What follows a complete answer is none of it.
             self._break(NotHTTP(str(error)))
-        if not self._head_done and self._head_bytes > HEAD_BYTES_MAX:
-            self._break(NotHTTP(f"headers over {HEAD_BYTES_MAX} bytes"))
+        if in_head and not self._head_done:
+            self._head_bytes += len(data)
+            if self._head_bytes > HEAD_BYTES_MAX:
+                self._break(NotHTTP(f"headers over {HEAD_BYTES_MAX} bytes"))
         if not self._is_taken():
             self._wake()
 
