@@ -53,10 +53,13 @@ class Traffic:
         await self._stack.aclose()
 
     async def finish(self) -> None:
-        """Everybody's stream ends, and has the text that it should have, once."""
+        """Everybody's stream ends."""
         for task in self._asking:
             task.cancel()
         await asyncio.gather(*self._reading)
+
+    async def check(self) -> None:
+        """Everybody has the text that he should have, once. Asks for each of them again."""
         await check_texts(self._url, self.clients, self._headers)
 
     @property

@@ -87,7 +87,9 @@ async def roll(
         assert clients.reasons.keys() <= ORDERLY, refusals(deployment)
         # Whoever read from a pod that left was sent to another: a third of all, twice.
         assert clients.reasons["reconnect drain"] > streams / 6
+        # Before the texts are asked for: a caller who wants thousands at once is told to wait.
         assert statuses(deployment) == {"200"}
+        await clients.check()
         orderly_leaving(deployment)
         assert wrong(deployment) == []
         return clients, "".join(pod.log for pod in deployment.everybody)
@@ -119,4 +121,5 @@ async def test_an_eviction_without_time_and_scaling_from_three_to_one_lose_no_to
         assert "took a stream over" in stays.log + shrunk.log
         # Who was cut came back; nobody was answered with an error.
         assert statuses(deployment) <= {"200", "499", "502", "503"}
+        await clients.check()
         assert [line for line in wrong(deployment) if "WORKER TIMEOUT" in line] == []
