@@ -87,7 +87,8 @@ def bench_table() -> str:
 
 
 def _figure(value: float | None, unit: str = "") -> str:
-    return "–" if value is None else f"{value:.1f}{unit}"
+    # A zero behind the rounded has no sign.
+    return "–" if value is None else f"{round(value, 1) + 0.0:.1f}{unit}"
 
 
 def regions() -> dict[str, str]:

@@ -12,9 +12,10 @@ GENERATOR_CORE_BUSY_PERCENT_MAX = 95.0
 NEIGHBOURS_PERCENT_MAX = 10.0
 
 # What a regression run (--assert) allows a gateway at LIMITED_STREAMS streams. A token's cost is told in that of NGINX
-# alone in the same run: microseconds change twofold with the machine and the hour, the ratio hardly.
+# alone in the same run: of one version 51 to 119 microseconds were seen on one machine within two hours, and ratios of
+# 3.4 (busy) to 4.3 (idle), with keys, limits and traces 5.0.
 LIMITED_STREAMS = 200
-NGINX_COSTS_MAX = 4.5
+NGINX_COSTS_MAX = 5.5
 ADDED_TTFT_P50_MS_MAX = 4.0
 
 
