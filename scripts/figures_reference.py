@@ -87,7 +87,7 @@ def bench_table() -> str:
 
 
 def _figure(value: float | None, unit: str = "") -> str:
-    # A zero behind the rounded has no sign.
+    # Adding zero takes the sign from what is rounded to -0.0, as a difference of two equal figures may be.
     return "–" if value is None else f"{round(value, 1) + 0.0:.1f}{unit}"
 
 

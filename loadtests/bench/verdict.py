@@ -13,9 +13,9 @@ NEIGHBOURS_PERCENT_MAX = 10.0
 
 # What a regression run (--assert) allows a gateway at LIMITED_STREAMS streams. A token's cost is told in that of NGINX
 # alone in the same run: of one version 51 to 119 microseconds were seen on one machine within two hours, and ratios of
-# 3.4 (busy) to 4.3 (idle), with keys, limits and traces 5.0.
+# 3.4 (busy) to 4.3 (idle). With keys, limits and traces it was 5.0 on an idle one: that row does not keep this limit.
 LIMITED_STREAMS = 200
-NGINX_COSTS_MAX = 5.5
+NGINX_COSTS_MAX = 4.5
 ADDED_TTFT_P50_MS_MAX = 4.0
 
 

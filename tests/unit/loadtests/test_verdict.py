@@ -50,17 +50,17 @@ def test_a_gateway_within_the_limits_breaks_none() -> None:
 
 
 def test_each_broken_limit_is_named_with_the_figure() -> None:
-    slow = sluice_row(gunicorn_cpu_us_per_token=111.0, figures=figures(ttft_ms=Percentiles(600, 4.75, 9.0, 9.0)))
+    slow = sluice_row(gunicorn_cpu_us_per_token=91.0, figures=figures(ttft_ms=Percentiles(600, 4.75, 9.0, 9.0)))
 
     assert broken_limits([origin_row(), yardstick_row(), slow]) == [
-        "Sluice: 5.55 times NGINX alone for a token, at most 5.5",
+        "Sluice: 4.55 times NGINX alone for a token, at most 4.5",
         "Sluice: 4.25 ms added to TTFT p50, at most 4",
     ]
 
 
 def test_limits_that_could_not_be_judged_count_as_broken() -> None:
     assert broken_limits([sluice_row()]) == [
-        "Sluice: unknown times NGINX alone for a token, at most 5.5",
+        "Sluice: unknown times NGINX alone for a token, at most 4.5",
         "Sluice: unknown ms added to TTFT p50, at most 4",
     ]
     assert broken_limits([origin_row(), sluice_row(streams=384)]) == ["no gateway was measured at 200 streams"]
