@@ -33,6 +33,7 @@ test: $(DEVELOPMENT) ## Run every test; installs the programs they need where it
 
 soak: $(DEVELOPMENT) ## Run the long variants, about 25 minutes, write what they saw to tests/soak/RESULTS.md and draw the dashboards
 	@scripts/install-system-packages.sh
+	@scripts/compare-peers.sh
 	$(PYTHON) -m pytest -m soak --reruns 0 tests/soak $(ARGS)
 
 interop: $(DEVELOPMENT) ## Try LangChain's and the AI SDK's clients, llama.cpp and checkov, in environments of their own (needs npm)

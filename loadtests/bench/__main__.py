@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from loadtests.bench.build import build
 from loadtests.bench.errors import BenchError
@@ -29,7 +30,7 @@ def main(words: Sequence[str] | None = None) -> int:
         return fail(["interrupted"])
     title = f"{options.surface} surface, {options.rate:g} tokens/s a stream, {options.tokens} tokens each"
     command = " ".join(["python -m loadtests.bench", *(sys.argv[1:] if words is None else words)])
-    sys.stdout.write(write(STATE, title, command, rows))
+    sys.stdout.write(write(options.state, title, command, rows))
     complaints = [f"not valid: {row.name}, {row.streams} streams: {fault}" for row in rows for fault in faults(row)]
     if options.check:
         complaints += broken_limits(rows)
@@ -54,6 +55,7 @@ def read_options(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--write", action="store_true", help=f"leave the figures in {FILE.relative_to(REPOSITORY)}, too"
     )
+    parser.add_argument("--state", type=Path, default=STATE, help="folder for the table, the figures and the logs")
     options = parser.parse_args(words)
     if min(*options.streams, options.tokens, options.seconds) <= 0 or not 1 <= options.rate <= 1000:
         parser.error("--streams, --tokens and --seconds are above 0, --rate is 1 to 1000")
@@ -62,7 +64,7 @@ def read_options(words: Sequence[str] | None) -> argparse.Namespace:
 
 def measure(options: argparse.Namespace) -> list[Row]:
     """The rows that were asked for, one after the other."""
-    logs = STATE / "bench"
+    logs = options.state / "bench"
     logs.mkdir(parents=True, exist_ok=True)
     bench = Bench(build(), logs, choose_cores(), SURFACES[options.surface])
     rows = []

@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -50,32 +51,68 @@ def sluice_traced(site: Site, origin_port: int) -> Iterator[System]:
 @contextlib.contextmanager
 def sluice_full(site: Site, origin_port: int) -> Iterator[System]:
     """The same with all that is off without a setting: a key in each request, every limit counted, traces."""
-    keys = site.state / "keys.yaml"
-    write_keys(keys)
-    more = {"SLUICE_API_KEYS_FILE": str(keys)}
-    with Collector() as collector, _alone(site, origin_port, {**collector.env, **more}) as system:
+    with _asked_for(site) as more, _alone(site, origin_port, more) as system:
         yield system._replace(header=HEADER)
 
 
 @contextlib.contextmanager
 def sluice_on_redis(site: Site, origin_port: int) -> Iterator[System]:
     """The same with its log in a Redis, which shares the generator's core."""
-    (port,) = free_ports(1)
-    command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(site.state)]
-    log = site.state / "redis.log"
-    with started(command, site.cores.generator, log) as redis:
-        wait_until_listens(port, redis, log)
-        with _alone(site, origin_port, {"SLUICE_STREAM_LOG": f"redis://127.0.0.1:{port}"}) as system:
-            yield system._replace(beside=(redis.pid,))
+    with _redis(site) as (pid, more), _alone(site, origin_port, more) as system:
+        yield system._replace(beside=(pid,))
 
 
 @contextlib.contextmanager
 def sluice_behind_nginx(site: Site, origin_port: int) -> Iterator[System]:
     """The whole chain with one worker, as `make run` runs it. Both share the core."""
+    with _behind_nginx(site, origin_port, {}) as system:
+        yield system
+
+
+@contextlib.contextmanager
+def everything(site: Site, origin_port: int) -> Iterator[System]:
+    """The whole product: NGINX, keys, limits, traces, and the log in LMDB."""
+    with _asked_for(site) as more, _behind_nginx(site, origin_port, more) as system:
+        yield system._replace(header=HEADER)
+
+
+@contextlib.contextmanager
+def everything_on_redis(site: Site, origin_port: int) -> Iterator[System]:
+    """The same with log and limits in a Redis."""
+    with (
+        _asked_for(site) as more,
+        _redis(site) as (pid, place),
+        _behind_nginx(site, origin_port, {**more, **place}) as system,
+    ):
+        yield system._replace(header=HEADER, beside=(pid,))
+
+
+@contextlib.contextmanager
+def _asked_for(site: Site) -> Iterator[dict[str, str]]:
+    """The settings that switch on what is off without one; whoever calls shows `HEADER`."""
+    keys = site.state / "keys.yaml"
+    write_keys(keys)
+    with Collector() as collector:
+        yield {**collector.env, "SLUICE_API_KEYS_FILE": str(keys)}
+
+
+@contextlib.contextmanager
+def _redis(site: Site) -> Iterator[tuple[int, dict[str, str]]]:
+    """A Redis without persistence: its process, and the setting that names it."""
+    (port,) = free_ports(1)
+    command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(site.state)]
+    log = site.state / "redis.log"
+    with started(command, site.cores.generator, log) as redis:
+        wait_until_listens(port, redis, log)
+        yield redis.pid, {"SLUICE_STREAM_LOG": f"redis://127.0.0.1:{port}"}
+
+
+@contextlib.contextmanager
+def _behind_nginx(site: Site, origin_port: int, more: Mapping[str, str]) -> Iterator[System]:
     port, metrics_port = free_ports(2)
     command = [sys.executable, "-m", "deploy.run"]
-    environment = _environment(site, origin_port, metrics_port) | {"PORT": str(port)}
-    with running(site, command, environment, port) as process:
+    own = _environment(site, origin_port, metrics_port) | {"PORT": str(port)}
+    with running(site, command, {**own, **more}, port) as process:
         yield System(port, process.pid)
 
 
@@ -88,15 +125,20 @@ def _alone(site: Site, origin_port: int, more: Mapping[str, str]) -> Iterator[Sy
         yield System(port, process.pid)
 
 
-def _environment(site: Site, origin_port: int, metrics_port: int) -> dict[str, str]:
-    """Ours, so that any SLUICE_ variable can be measured, with one worker and the origin as the only upstream."""
-    config = site.state / "models.yaml"
+def models_file(origin_port: int) -> dict[str, Any]:
+    """The models file of what is measured."""
     upstream = {
         "provider": "openai",
         "base_url": f"http://127.0.0.1:{origin_port}/v1",
         "concurrency_max": STREAMS_MAX,
     }
-    config.write_text(yaml.safe_dump({"models": {MODEL: [upstream]}, "tiers": TIERS}))
+    return {"models": {MODEL: [upstream]}, "tiers": TIERS}
+
+
+def _environment(site: Site, origin_port: int, metrics_port: int) -> dict[str, str]:
+    """Ours, so that any SLUICE_ variable can be measured, with one worker and the origin as the only upstream."""
+    config = site.state / "models.yaml"
+    config.write_text(yaml.safe_dump(models_file(origin_port)))
     return {
         **UNLIMITED,
         **os.environ,

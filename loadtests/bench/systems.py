@@ -4,6 +4,8 @@ import contextlib
 from collections.abc import Iterator
 
 from loadtests.bench.ours import (
+    everything,
+    everything_on_redis,
     sluice,
     sluice_behind_nginx,
     sluice_full,
@@ -45,6 +47,8 @@ SYSTEMS: dict[str, tuple[str, Start]] = {
     "unseen": ("Sluice, no figures or lines", sluice_unseen),
     "traced": ("Sluice, traced", sluice_traced),
     "full": ("Sluice, traced, with keys and limits", sluice_full),
+    "everything": ("Sluice behind NGINX, everything on", everything),
+    "everything-redis": ("Sluice behind NGINX, everything on, log in Redis", everything_on_redis),
 }
 # Those that are only measured where they are asked for.
-ASKED_FOR = ("redis", "unseen", "traced", "full")
+ASKED_FOR = ("redis", "unseen", "traced", "full", "everything", "everything-redis")

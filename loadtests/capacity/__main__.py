@@ -31,6 +31,8 @@ from loadtests.capacity.target import LocalTarget, Site
 
 # Everything of the last run: records, logs, points, report. The answer itself goes to deploy/.
 STATE = REPOSITORY / "var" / "capacity"
+# What is said of a target elsewhere, in the form of capacity.json, all of it taken for one worker.
+TARGET_FILE = "target.json"
 OWN_GENERATOR = "loadtests/bench (C), on another core of the same machine, as is the upstream"
 FAR_GENERATOR = "loadtests/bench (C), on {machine}"
 # Valid, not valid, wrong options.
@@ -58,13 +60,11 @@ def main(words: Sequence[str] | None = None) -> int:
     leave(options.state, found, told, due)
     if not options.no_write:
         write(told, options.output)
-        if told.valid and not told.lacks:
+        if told.valid and not told.lacks(options.output):
             options.output.with_suffix(".md").write_text(markdown(found, told, due))
     sys.stdout.write(markdown(found, told, due))
-    if told.lacks and not options.no_write:
-        console.print(
-            f"{options.output.name} stays as it is: this run lacks {told.lacks}", markup=False, soft_wrap=True
-        )
+    if (lacks := told.lacks(options.output)) and not options.no_write:
+        console.print(f"{options.output.name} stays as it is: this run lacks {lacks}", markup=False, soft_wrap=True)
     return EXIT_VALID if told.valid else EXIT_INVALID
 
 
@@ -115,12 +115,14 @@ def measure(options: argparse.Namespace, due: Objectives, console: Console, comm
             bounds,
             lambda line: progress.console.print(line, highlight=False, soft_wrap=True),
         )
-    question = Question(options.profile, due, options.system, OWN_GENERATOR, command)
-    if isinstance(target, RemoteTarget):
-        version = target.idle.version if target.idle else "unknown"
-        generator = FAR_GENERATOR.format(machine=machine())
-        question = question._replace(target=options.target, version=version, generator=generator)
-    return found, question
+    surface, times = target.surface, options.repetitions
+    if isinstance(target, LocalTarget):
+        return found, Question(options.profile, due, options.system, surface, times, OWN_GENERATOR, command)
+    version = target.idle.version if target.idle else "unknown"
+    generator = FAR_GENERATOR.format(machine=machine())
+    return found, Question(
+        options.profile, due, options.system, surface, times, generator, command, options.target, version
+    )
 
 
 def target_of(options: argparse.Namespace, due: Objectives) -> LocalTarget | RemoteTarget:
@@ -157,13 +159,14 @@ def _fill(progress: Progress, task: TaskID, ended: threading.Event) -> None:
 
 def leave(folder: Path, found: Sweep, told: Answer, due: Objectives) -> None:
     """The reports, and every point for whoever wants to compute anew."""
-    (folder / "points.json").write_bytes(msgspec.json.format(msgspec.json.encode(found.points + found.confirmations)))
+    points = [{"role": role, **msgspec.to_builtins(point)} for role, point in found.everything()]
+    (folder / "points.json").write_bytes(msgspec.json.format(msgspec.json.encode(points)))
     (folder / "report.md").write_text(markdown(found, told, due))
     (folder / "report.html").write_text(page(found, told, due))
-    if told.target:
-        (folder / "capacity.json").unlink(missing_ok=True)  # of a run before
-        return
-    (folder / "capacity.json").write_bytes(msgspec.json.format(msgspec.json.encode(told.document)) + b"\n")
+    for name in (TARGET_FILE, FILE.name):
+        (folder / name).unlink(missing_ok=True)  # of a run before
+    name = TARGET_FILE if told.target else FILE.name
+    (folder / name).write_bytes(msgspec.json.format(msgspec.json.encode(told.document)) + b"\n")
 
 
 if __name__ == "__main__":

@@ -14,8 +14,10 @@ OTHER_SEEDS = 1000
 
 
 class Again:
-    """Measures as `measure` does, and a load that missed an objective once more, unless `tries` is 1; `dropped` are the
-    misses that did not come again."""
+    """Measures as `measure` does, and a load that missed an objective once more, unless `tries` is 1.
+
+    `dropped` are the misses that did not come again, `repeated` those that did: the second try stands for both.
+    """
 
     def __init__(
         self,
@@ -29,13 +31,16 @@ class Again:
         self._due = due
         self._say = say
         self.dropped: list[Point] = []
+        self.repeated: list[Point] = []
 
     def __call__(self, model: Model, streams: int, seed: int, seconds: float) -> Point:
         first = self._measure(model, streams, seed, seconds)
         if not (missed := first.misses(self._due)) or self._tries == 1:
             return first
         second = self._measure(model, streams, seed + OTHER_SEEDS, seconds)
-        if not second.misses(self._due):
+        if second.misses(self._due):
+            self.repeated.append(first)
+        else:
             self._say(
                 f"{model:6} {streams:5} streams, seed {seed}: missed {', '.join(missed)}, but not again: left out"
             )

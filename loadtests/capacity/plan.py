@@ -27,6 +27,9 @@ REDIS_GBIT_MAX = 5.0
 REDIS_CLUSTER_SERVERS_MAX = 16
 # Two: one may die, or be replaced.
 REPLICAS_MIN = 2
+# Where the autoscalers of k8s/components have the target.
+HPA_TARGET = "spec.metrics[0].external.target.averageValue"
+KEDA_TARGET = "spec.triggers[0].metadata.threshold"
 # Against a target that is wrong, not for growth: that is what the plan is for.
 REPLICAS_MAX_FACTOR = 2
 
@@ -163,8 +166,9 @@ def markdown(streams: int, growth: float, document: dict[str, Any]) -> str:
         f"# A plan for {streams:,} streams",
         "",
         *(["**capacity.json is provisional: run `make capacity` on a quiet machine first.**", ""] if unsure else []),
-        f"One worker carries {document['streams_per_worker']} streams (95 % interval of the boundary: "
-        f"{document['streams_per_worker_interval'][0]:g} to {document['streams_per_worker_interval'][1]:g}), a pod of "
+        f"One worker carries {document['streams_per_worker']} streams that begin at random (of streams that begin only "
+        f"when another ends, the boundary's 95 % interval is {document['streams_per_worker_interval'][0]:g} to "
+        f"{document['streams_per_worker_interval'][1]:g}), a pod of "
         f"{document['workers_per_pod']} workers {document['streams_per_pod']}. The load may grow by {100 * growth:g} % "
         f"a minute while a pod needs {READY_SECONDS:g} s to be ready, so pods are added at 1 / (1 + {growth:g} / 60 × "
         f"{READY_SECONDS:g}) = {100 * share:.0f} % of that.",
@@ -172,7 +176,7 @@ def markdown(streams: int, growth: float, document: dict[str, Any]) -> str:
         *("| " + " | ".join(cells) + " |" for cells in table),
         "",
         "```yaml",
-        "# HPA: metrics[0].pods.target.averageValue; KEDA: triggers[0].metadata.threshold",
+        f"# HPA: {HPA_TARGET}; KEDA: {KEDA_TARGET}",
         f"averageValue: {hpa_target(document['streams_per_pod'], share)}",
         f"minReplicas: {REPLICAS_MIN}",
         f"maxReplicas: {first.replicas * REPLICAS_MAX_FACTOR}",

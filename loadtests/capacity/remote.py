@@ -82,7 +82,7 @@ class RemoteTarget:
     def __init__(self, site: Remote, due: Objectives) -> None:
         self._site = site
         self._due = due
-        self._surface, self._port = site.surface(due)
+        self.surface, self._port = site.surface(due)
         self._programs = build()
         self._core = max(os.sched_getaffinity(0))
         self._proc = Procfs()
@@ -111,7 +111,7 @@ class RemoteTarget:
 
     def _load(self, demand: Demand, file: Path | None = None, streams: int = 0) -> tuple[Figures, Cost, float]:
         """The figures of one load, what it cost, and how busy our core was."""
-        with generating(self._programs, self._core, self._port, self._surface, demand, file) as generator:
+        with generating(self._programs, self._core, self._port, self.surface, demand, file) as generator:
             generator.wait_for_window()
             core, before = self._proc.core_seconds(self._core), self._scrape()
             figures = generator.figures()

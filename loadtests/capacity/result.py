@@ -16,11 +16,13 @@ import msgspec
 
 from app.capacity import FILE
 from app.version import VERSION
+from loadtests.bench.ours import models_file
 from loadtests.bench.processes import REPOSITORY
 from loadtests.bench.report import machine
+from loadtests.bench.surfaces import Surface
 from loadtests.capacity import limits, usl
 from loadtests.capacity.knee import knee
-from loadtests.capacity.objectives import Objectives
+from loadtests.capacity.objectives import SMOKE, Objectives
 from loadtests.capacity.point import Cost, Point
 from loadtests.capacity.sweep import Sweep, curve
 from loadtests.capacity.verdict import reasons
@@ -28,10 +30,14 @@ from loadtests.capacity.verdict import reasons
 SCHEMA = FILE.with_name("capacity.schema.json")
 PROGRAM_SECONDS_MAX = 5
 LIBRARIES = ("gunicorn", "uvicorn", "uvicorn-worker", "uvloop", "lmdb")
+# Of fewer, nobody knows whether the number was that of one lucky start.
+REPETITIONS_MIN = 3
+# What changes the figures: the product's settings, where spans go, and what Gunicorn reads beside its file.
+SETTINGS = ("SLUICE_", "OTEL_", "GUNICORN_")
 
 
 class Question(NamedTuple):
-    """What was asked: the profile and its objectives, of which system, by which command.
+    """What was asked: the profile and its objectives, on which route, of which system, how often, by which command.
 
     `target` is the address of one that runs elsewhere, `version` what it says it is.
     """
@@ -39,6 +45,8 @@ class Question(NamedTuple):
     profile: str
     due: Objectives
     system: str
+    surface: Surface
+    repetitions: int
     generator: str
     command: str
     target: str = ""
@@ -50,7 +58,11 @@ class Answer(NamedTuple):
 
     document: dict[str, Any]
     reasons: list[str]
-    target: str = ""
+    question: Question
+
+    @property
+    def target(self) -> str:
+        return self.question.target
 
     @property
     def valid(self) -> bool:
@@ -61,12 +73,20 @@ class Answer(NamedTuple):
         of = f"streams at {self.target}" if self.target else "streams per worker"
         return f"{self.document['streams_per_worker']} {of}"
 
-    @property
-    def lacks(self) -> str:
-        """What capacity.json must have and this does not; nothing when it is complete."""
+    def lacks(self, file: Path) -> str:
+        """What must be known before it is written to `file`; nothing when all is.
+
+        Every limit follows from the repository's own capacity.json, which therefore asks for more than another file.
+        """
         if self.target:
             return "the figures of one worker on one core, with its share of NGINX"
-        return ", ".join(name for name in Cost.__struct_fields__ if self.document[name] is None)
+        missing = [name for name in Cost.__struct_fields__ if self.document[name] is None]
+        if file.resolve() == FILE:
+            if self.question.repetitions < REPETITIONS_MIN:
+                missing.append(f"{REPETITIONS_MIN} repetitions")
+            if self.question.profile == SMOKE:
+                missing.append(f"objectives that users are promised (those of the profile {SMOKE!r} are the tests')")
+        return ", ".join(missing)
 
 
 def answer(found: Sweep, question: Question) -> Answer:
@@ -77,7 +97,8 @@ def answer(found: Sweep, question: Question) -> Answer:
     elif found.confirmed is None:
         complaints.append("no load near the boundary kept its objectives in the open model")
     streams = max(1, found.confirmed or int(found.boundary.low))
-    pod = streams * limits.WORKERS_PER_POD
+    workers = 1 if question.target else limits.WORKERS_PER_POD
+    pod = streams * workers
     utilisation = round(limits.utilisation_target(), 2)
     document = {
         "$schema": SCHEMA.name,
@@ -87,7 +108,9 @@ def answer(found: Sweep, question: Question) -> Answer:
         "command": question.command,
         "streams_per_worker": streams,
         "streams_per_worker_interval": [round(found.boundary.low, 1), round(found.boundary.high, 1)],
-        "workers_per_pod": limits.WORKERS_PER_POD,
+        "streams_per_worker_missed": sorted({point.streams for point in found.not_carried}),
+        "repetitions": question.repetitions,
+        "workers_per_pod": workers,
         "streams_per_pod": pod,
         "utilisation_target": utilisation,
         "admission_streams_per_worker": streams,
@@ -95,7 +118,7 @@ def answer(found: Sweep, question: Question) -> Answer:
         "nginx_streams_max": limits.nginx_streams_max(pod),
         "tokens_per_second": question.due.tokens_per_second,
         "tokens_per_stream": question.due.tokens_per_stream,
-        **_costs(found.confirmations or found.points),
+        **_costs(found.carried or found.points),
         "objectives": {
             "profile": question.profile,
             **{
@@ -112,19 +135,25 @@ def answer(found: Sweep, question: Question) -> Answer:
         "config_sha256": config_sha256(question, os.environ),
     }
     jsonschema.Draft202012Validator(json.loads(SCHEMA.read_text())).validate(document)
-    return Answer(document, complaints, question.target)
+    return Answer(document, complaints, question)
 
 
 def write(found: Answer, file: Path) -> None:
     """Leaves the document in `file`, unless it cannot be believed or lacks something."""
-    if found.valid and not found.lacks:
+    if found.valid and not found.lacks(file):
         file.write_text(json.dumps(found.document, indent=2) + "\n")
 
 
 def config_sha256(question: Question, environment: Mapping[str, str]) -> str:
     """Of what changes the figures and is not a version: two results compare only where this is the same."""
-    ours = {name: value for name, value in environment.items() if name.startswith("SLUICE_")}
-    said = [question.profile, msgspec.to_builtins(question.due), question.target or question.system, ours]
+    said = {
+        "demand": [question.profile, msgspec.to_builtins(question.due)],
+        "asked": question.surface._asdict(),
+        "system": question.target or question.system,
+        # Those of a target elsewhere are not known here. The origin's port differs from run to run.
+        "models": None if question.target else models_file(origin_port=0),
+        "settings": {name: value for name, value in environment.items() if name.startswith(SETTINGS)},
+    }
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 

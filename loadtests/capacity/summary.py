@@ -6,12 +6,12 @@ from typing import Any
 from loadtests.capacity.objectives import Objectives
 from loadtests.capacity.point import Point
 from loadtests.capacity.result import Answer
-from loadtests.capacity.sweep import Sweep
+from loadtests.capacity.sweep import PRECISION, Role, Sweep
 
 NOTHING = "–"
 HEADINGS = (
     "model", "streams", "seed", "in flight", "tokens/s", "TTFT p50 / p99 ms", "gap p50 / p99 / p99.9 ms",
-    "in time %", "without a pause %", "complete %", "CPU µs/token", "NGINX µs/token", "generator busy %", "missed",
+    "in time %", "without a pause %", "complete %", "CPU µs/token", "NGINX µs/token", "generator busy %", "missed", "counts",
 )  # fmt: skip
 
 
@@ -23,10 +23,9 @@ def markdown(found: Sweep, answer: Answer, due: Objectives) -> str:
             "",
             *[f"- {reason}" for reason in answer.reasons],
             *([""] if answer.reasons else []),
-            *_facts(answer),
-            *_left_out(found.dropped, due),
+            *_facts(found, answer),
             "",
-            *_table(sorted(found.points, key=lambda point: point.streams) + found.confirmations, due),
+            *_table(found, due),
             "",
             *DEFINITIONS,
             "",
@@ -38,17 +37,17 @@ DEFINITIONS = (
     "In time: the first token came within the bound, counted from when the stream was due. Without a pause: no gap of "
     "the stream was over the bound. Percentiles that so few values cannot tell are left out. Closed: a stream begins "
     "when another has ended. Open: streams begin at random moments (Poisson), whatever the server does. The warm-up, "
-    "the ramp and what follows the window are in no figure.",
+    "the ramp and what follows the window are in no figure. Counts: the search's points make the boundary; left out is "
+    "what missed an objective once and not again, a first try what missed again, so that the second stands for it; not "
+    "carried are loads of the open model that a seed missed, all of their seeds; carried are those of the number.",
 )
 
 
-def _facts(answer: Answer) -> list[str]:
+def _facts(found: Sweep, answer: Answer) -> list[str]:
     document = answer.document
-    low, high = document["streams_per_worker_interval"]
     bound, bends = document["objectives"], document["knee"]
     return [
-        f"- Boundary: {bends['objectives']} streams, 95 % interval {low:g} to {high:g}; the number is the largest load "
-        "at or below the interval that the open model carried with every seed.",
+        *_origins(found, answer),
         f"- Objectives ({bound['profile']}): first token within {bound['ttft_ms_max']:g} ms for "
         f"{100 * bound['ttft_share']:g} % of streams, no gap over {bound['gap_ms_max']:g} ms in "
         f"{100 * bound['gap_share']:g} %, "
@@ -66,9 +65,23 @@ def _facts(answer: Answer) -> list[str]:
     ]
 
 
-def _left_out(dropped: Sequence[Point], due: Objectives) -> list[str]:
-    told = ", ".join(f"{each.streams} with seed {each.seed} ({', '.join(each.misses(due))})" for each in dropped)
-    return [f"- Left out, since they missed an objective once and not again: {told}."] if dropped else []
+def _origins(found: Sweep, answer: Answer) -> list[str]:
+    """What the number is, and what the interval beside it: they are of two models, and seldom hold each other."""
+    low, high = answer.document["streams_per_worker_interval"]
+    boundary = (
+        f"- Boundary of the closed model: {answer.document['knee']['objectives']} streams, 95 % interval {low:g} to "
+        f"{high:g}. It is not the number's."
+    )
+    if found.confirmed is None:
+        return ["- No number: no load was carried in the open model.", boundary]
+    missed = sorted({point.streams for point in found.not_carried}, reverse=True)
+    told = f" {', '.join(map(str, missed))} did not." if missed else " It was the first that was tried."
+    return [
+        f"- The number, {found.confirmed}, is of the open model: the largest load, tried from the lower end of the "
+        f"interval down in steps of {100 * PRECISION:g} %, that kept every objective in each of "
+        f"{len(found.carried)} repetitions.{told}",
+        boundary,
+    ]
 
 
 def _pod(document: dict[str, Any]) -> str:
@@ -78,12 +91,12 @@ def _pod(document: dict[str, Any]) -> str:
     )
 
 
-def _table(points: Sequence[Point], due: Objectives) -> list[str]:
-    rows = [list(HEADINGS), ["---"] * len(HEADINGS), *(_cells(point, due) for point in points)]
+def _table(found: Sweep, due: Objectives) -> list[str]:
+    rows = [list(HEADINGS), ["---"] * len(HEADINGS), *(_cells(role, point, due) for role, point in found.everything())]
     return ["| " + " | ".join(cells) + " |" for cells in rows]
 
 
-def _cells(point: Point, due: Objectives) -> list[str]:
+def _cells(role: Role, point: Point, due: Objectives) -> list[str]:
     return [
         point.model,
         str(point.streams),
@@ -97,6 +110,7 @@ def _cells(point: Point, due: Objectives) -> list[str]:
         _number(point.cost.nginx_cpu_us_per_token),
         _number(point.health.generator_busy_percent),
         ", ".join(point.misses(due)) or NOTHING,
+        role,
     ]
 
 

@@ -6,7 +6,7 @@ Knows nothing of how a load is made: `Measure` does. All that it does is bounded
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from loadtests.capacity.again import Again
 from loadtests.capacity.boundary import Boundary, boundary
@@ -31,6 +31,11 @@ class Bounds(NamedTuple):
     confirm_seconds: float = 15.0
 
 
+# What became of a point: `search` and `carried` make the result. `left out` missed once and not again, `first try` again,
+# so that the second stands for it; `not carried` is of an open load that a seed missed.
+Role = Literal["search", "left out", "first try", "not carried", "carried"]
+
+
 class Measure(Protocol):
     """Puts a load on the target and says what came of it."""
 
@@ -40,23 +45,38 @@ class Measure(Protocol):
 class Sweep(NamedTuple):
     """What was measured, and what it comes to.
 
-    `confirmed` is None when no load near the boundary was carried; `outside` says so when the boundary is not within
-    the bounds of the search. `dropped` are misses that did not come again.
+    `points` and `boundary` are of the closed model, `carried` and `not_carried` of the open one. `confirmed` is None
+    when no load near the boundary was carried; `outside` says so when the boundary is not within the bounds of the
+    search. `dropped` are misses that did not come again, `repeated` the first of two.
     """
 
     points: list[Point]
-    confirmations: list[Point]
+    carried: list[Point]
     boundary: Boundary
     confirmed: int | None
     outside: str | None
     dropped: list[Point]
+    repeated: list[Point]
+    not_carried: list[Point]
+
+    def everything(self) -> list[tuple[Role, Point]]:
+        """Every point that was measured: those of the search by load, then those of the open model, as they came."""
+        closed: list[tuple[Role, Point]] = [("search", point) for point in self.points]
+        closed += [("left out", point) for point in self.dropped]
+        closed += [("first try", point) for point in self.repeated]
+        tried: list[tuple[Role, Point]] = [("not carried", point) for point in self.not_carried]
+        tried += [("carried", point) for point in self.carried]
+        return sorted(closed, key=lambda each: each[1].streams) + tried
 
     def deciding(self) -> list[Point]:
-        """The points on which the result rests: those far beyond the boundary only shape the curve."""
+        """The points on which the result rests: those far beyond the boundary only shape the curve.
+
+        An open load that was not carried says nothing of the one that was, and can only have lowered the number.
+        """
         beyond = (1 + 2 * PRECISION) * max(self.boundary.high, self.boundary.streams)
         failing = [point.streams for point in self.points if point.streams > self.boundary.streams]
         limit = max(beyond, min(failing, default=0))
-        return [point for point in self.points if point.streams <= limit] + self.confirmations
+        return [point for point in self.points if point.streams <= limit] + self.carried
 
 
 def sweep(measure: Measure, due: Objectives, bounds: Bounds, say: Callable[[str], None] = lambda _: None) -> Sweep:
@@ -64,13 +84,14 @@ def sweep(measure: Measure, due: Objectives, bounds: Bounds, say: Callable[[str]
     again = Again(measure, due, say, tries=2 if bounds.repetitions > 1 else 1)
     points, outside = search(again, due, bounds, say)
     if outside:
-        return Sweep(points, [], boundary(points, due), None, outside, again.dropped)
+        return Sweep(points, [], boundary(points, due), None, outside, again.dropped, again.repeated, [])
     for seed in range(2, bounds.repetitions + 1):
         points += _walk(again, due, bounds, boundary(points, due, resamples=1).streams, seed, say)
     found = boundary(points, due)
     say(f"boundary at {found.streams:.0f} streams, interval {found.low:.0f} to {found.high:.0f} ({found.binding})")
-    confirmed, confirmations = _confirm(measure, due, bounds, int(found.low), say)
-    return Sweep(points, confirmations, found, confirmed, None, again.dropped)
+    carried, not_carried = _confirm(measure, due, bounds, int(found.low), say)
+    confirmed = carried[0].streams if carried else None
+    return Sweep(points, carried, found, confirmed, None, again.dropped, again.repeated, not_carried)
 
 
 def search(
@@ -133,22 +154,22 @@ def _walk(
 
 def _confirm(
     measure: Measure, due: Objectives, bounds: Bounds, start: int, say: Callable[[str], None]
-) -> tuple[int | None, list[Point]]:
-    """The largest load at or below `start` that all seeds carry in the open model."""
-    tried: list[Point] = []
+) -> tuple[list[Point], list[Point]]:
+    """From `start` down in the open model: the points of the first load that all seeds carry, and those before it."""
+    not_carried: list[Point] = []
     streams = start
     for _ in range(CONFIRM_STEPS_MAX):
         if streams < 1:
-            return None, tried
-        run = _carried(measure, due, bounds, streams, say)
-        tried = run  # those of loads that were not carried say nothing of the one that is
+            break
+        run = _run(measure, due, bounds, streams, say)
         if len(run) == bounds.repetitions and not run[-1].misses(due):
-            return streams, tried
+            return run, not_carried
+        not_carried += run
         streams = int(streams * (1 - PRECISION))
-    return None, tried
+    return [], not_carried
 
 
-def _carried(
+def _run(
     measure: Measure, due: Objectives, bounds: Bounds, streams: int, say: Callable[[str], None]
 ) -> list[Point]:
     """The points of all seeds, or those up to the first that misses an objective."""

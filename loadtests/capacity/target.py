@@ -37,6 +37,7 @@ class LocalTarget:
 
     def __init__(self, site: Site, due: Objectives) -> None:
         self._site = site
+        self.surface = site.surface
         self._due = due
         self._bench = Bench(build(), site.folder, choose_cores(), site.surface, site.systems)
         self._stack = contextlib.ExitStack()

@@ -4,7 +4,6 @@ Past the boundary the gateway holds tokens back, and less arrives than is offere
 itself is judged on points that kept their objectives, the generator on all.
 """
 
-import math
 from collections.abc import Sequence
 
 from loadtests.capacity.objectives import Objectives
@@ -57,11 +56,9 @@ def load_complaints(point: Point) -> list[str]:
         return ["no stream finished within the window"]
     if point.achieved_percent < ACHIEVED_PERCENT_MIN:
         found.append(f"{point.achieved_percent:.1f} % of the tokens due arrived, {ACHIEVED_PERCENT_MIN:g} % must")
-    # Which streams end within the window is chance, the more so the fewer they are.
-    allowed = LITTLE_PERCENT_MAX + 100 * 1.5 / math.sqrt(point.finished)
-    if point.little_percent > allowed:
+    if point.little_percent > LITTLE_PERCENT_MAX:
         found.append(
-            f"{point.little_percent:.1f} % between streams in flight and Little's law, at most {allowed:.1f} %"
+            f"{point.little_percent:.1f} % between streams in flight and Little's law, at most {LITTLE_PERCENT_MAX:g} %"
         )
     if point.model == "open":
         found += _arrival_complaints(point)

@@ -9,7 +9,7 @@ import argparse
 import json
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,15 +20,17 @@ from loadtests.bench.errors import BenchError
 from loadtests.bench.processes import REPOSITORY
 from loadtests.bench.report import machine
 from loadtests.bench.surfaces import SURFACES
+from loadtests.bench.system import Start
 from loadtests.bench.systems import SYSTEMS
 from loadtests.capacity.again import Again
 from loadtests.capacity.boundary import boundary
 from loadtests.capacity.objectives import Objectives, objectives
 from loadtests.capacity.point import Point
+from loadtests.capacity.result import versions as sluice
 from loadtests.capacity.sweep import Bounds, search
 from loadtests.capacity.target import LocalTarget, Site
 from loadtests.capacity.verdict import generator_complaints, is_exhausted, reasons
-from loadtests.compare.peers import PEERS, versions
+from loadtests.compare.peers import PEERS, peer, versions
 from loadtests.compare.table import FILE, markdown
 
 STATE = REPOSITORY / "var" / "compare"
@@ -45,13 +47,14 @@ def main(words: Sequence[str] | None = None) -> int:
     due = objectives(options.profile)
     try:
         origin = common_load(ORIGIN, options, due)
-        found = [measure(name, options, due, origin, console) for name in options.only]
+        found = [measure(name, options, due, origin, console) for name in [*options.only, *dict(options.peer)]]
     except BenchError as error:
         console.print(f"compare: {error}", markup=False, soft_wrap=True)
         return 1
     document = {
         "measured_at": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "machine": machine(),
+        "versions": sluice(),
         "litellm": versions(),
         "streams": options.streams,
         "profile": options.profile,
@@ -59,7 +62,8 @@ def main(words: Sequence[str] | None = None) -> int:
     }
     complaints = [f"{each['name']}: {text}" for each in found for text in each["complaints"]]
     (options.state / "comparison.json").write_text(json.dumps(document, indent=2) + "\n")
-    if not complaints and set(options.only) == set(PEERS) and not options.no_write:
+    # README's table has the same systems each time.
+    if not complaints and set(options.only) == set(PEERS) and not options.peer and not options.no_write:
         FILE.write_text(json.dumps(document, indent=2) + "\n")
     sys.stdout.write(markdown(document))
     for complaint in complaints:
@@ -71,6 +75,15 @@ def read_options(words: Sequence[str] | None) -> argparse.Namespace:
     """The options, their defaults and what they are for."""
     parser = argparse.ArgumentParser(prog="python -m loadtests.compare", description=__doc__)
     parser.add_argument("--only", choices=PEERS, nargs="+", default=list(PEERS), help="which systems; the first is 1")
+    parser.add_argument(
+        "--peer",
+        type=peer,
+        action="append",
+        default=[],
+        metavar="NAME=COMMAND",
+        help="another gateway that is installed: what starts it, with {port} and {origin} where its port and the "
+        "address of its OpenAI-compatible upstream go",
+    )
     parser.add_argument("--profile", default="chat", help="of loadtests/profiles.yaml")
     parser.add_argument("--streams", type=int, default=200, help="the load at which a token's cost is taken")
     parser.add_argument("--streams-max", type=int, default=2048, help="how far each is loaded; 0: not at all")
@@ -80,22 +93,28 @@ def read_options(words: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(words)
 
 
-def site(name: str, folder: Path) -> Site:
-    return Site(name, SURFACES["openai"], folder, {**PEERS, ORIGIN: SYSTEMS[ORIGIN]})
+def systems(options: argparse.Namespace) -> Mapping[str, tuple[str, Start]]:
+    """All that can be started."""
+    return {**PEERS, **dict(options.peer), ORIGIN: SYSTEMS[ORIGIN]}
+
+
+def site(name: str, options: argparse.Namespace) -> Site:
+    return Site(name, SURFACES["openai"], options.state, systems(options))
 
 
 def common_load(name: str, options: argparse.Namespace, due: Objectives) -> Point:
     """The common load, on this one."""
-    with LocalTarget(site(name, options.state), due) as target:
+    with LocalTarget(site(name, options), due) as target:
         return target("closed", options.streams, 1, options.seconds)
 
 
 def measure(name: str, options: argparse.Namespace, due: Objectives, origin: Point, console: Console) -> dict[str, Any]:
     """One system: its cost at the common load, and how far it goes."""
-    console.print(f"measuring {PEERS[name][0]}", markup=False)
+    label = systems(options)[name][0]
+    console.print(f"measuring {label}", markup=False)
     complaints: list[str] = []
     carried, more = None, False
-    with LocalTarget(site(name, options.state), due) as target:
+    with LocalTarget(site(name, options), due) as target:
         point = target("closed", options.streams, 1, options.seconds)
         complaints += reasons([point], due)
         if options.streams_max:
@@ -112,7 +131,7 @@ def measure(name: str, options: argparse.Namespace, due: Objectives, origin: Poi
     cost = point.cost
     return {
         "system": name,
-        "name": PEERS[name][0],
+        "name": label,
         "cpu_us_per_token": (cost.cpu_us_per_token or 0.0) + (cost.nginx_cpu_us_per_token or 0.0),
         "kib_per_stream": (cost.kib_per_stream or 0.0) + (cost.nginx_kib_per_stream or 0.0),
         # None: no stream began within the window, so slow is it.

@@ -1,7 +1,10 @@
 """What Sluice is compared with, one worker each: NGINX alone, the least that people write, and LiteLLM's proxy."""
 
+import argparse
 import contextlib
+import functools
 import os
+import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,8 +12,8 @@ from pathlib import Path
 import yaml
 
 from loadtests.bench.errors import BenchError
-from loadtests.bench.ports import free_ports
-from loadtests.bench.processes import REPOSITORY
+from loadtests.bench.ports import free_ports, wait_until_listens
+from loadtests.bench.processes import REPOSITORY, started
 from loadtests.bench.surfaces import MODEL
 from loadtests.bench.system import Site, Start, System, running
 from loadtests.bench.systems import SYSTEMS
@@ -57,6 +60,28 @@ PEERS: dict[str, tuple[str, Start]] = {
     "plain": ("Uvicorn, StreamingResponse and httpx", plain),
     "litellm": ("LiteLLM proxy", litellm),
 }
+
+
+def peer(said: str) -> tuple[str, tuple[str, Start]]:
+    """Any gateway that is installed, of NAME=COMMAND, by its short name.
+
+    Raises:
+        argparse.ArgumentTypeError: the command does not say where its port and its upstream go.
+    """
+    name, _, command = said.partition("=")
+    if not name or name in PEERS or "{port}" not in command or "{origin}" not in command:
+        raise argparse.ArgumentTypeError("NAME=COMMAND, a name of its own, and {port} and {origin} in the command")
+    return name, (name, functools.partial(_installed, command))
+
+
+@contextlib.contextmanager
+def _installed(command: str, site: Site, origin_port: int) -> Iterator[System]:
+    """It must answer POST /v1/chat/completions for our model on the port, as the origin does at `{origin}/v1`."""
+    (port,) = free_ports(1)
+    filled = command.replace("{port}", str(port)).replace("{origin}", f"http://127.0.0.1:{origin_port}")
+    with started(shlex.split(filled), site.cores.gateway, site.gateway_log, os.environ) as process:
+        wait_until_listens(port, process, site.gateway_log)
+        yield System(port, process.pid, ALL)
 
 
 def versions(folder: Path = LITELLM.parent) -> str:

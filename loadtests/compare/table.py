@@ -28,10 +28,15 @@ def markdown(document: dict[str, Any]) -> str:
     lines = ["| " + " | ".join(cells) + " |" for cells in table]
     note = (
         f"CPU, TTFT and memory at {document['streams']} streams (*: more than keeps the objectives); streams on one "
-        f"core by the objectives of the profile `{document['profile']}`. {document['machine']}, "
+        f"core by the objectives of the profile `{document['profile']}`. {_version(document)}{document['machine']}, "
         f"{document['measured_at']}."
     )
     return "\n".join([*lines, "", note, ""])
+
+
+def _version(document: dict[str, Any]) -> str:
+    known = document.get("versions")  # a file of an older run has none
+    return f"Sluice {known['sluice']}, commit {known['commit']}; NGINX {known['nginx']}; " if known else ""
 
 
 def _over(system: dict[str, Any]) -> str:

@@ -175,6 +175,26 @@ def test_the_plan_counts_pods_by_the_measured_number(copy: Copy) -> None:
     assert f"SLUICE_EDGE_STREAMS_MAX: {NGINX}" in plan
 
 
+def at(document: Any, path: str) -> Any:
+    """What a manifest has at a path such as spec.metrics[0].type."""
+    for name in re.findall(r"[^.\[\]]+", path):
+        document = document[int(name) if name.isdigit() else name]
+    return document
+
+
+def test_the_plan_names_the_places_where_the_autoscalers_have_the_target(copy: Copy) -> None:
+    said = re.search(r"# HPA: (\S+); KEDA: (\S+)", copy.run("-m", "loadtests.capacity.plan", "--streams", "1"))
+    (hpa,) = copy.documents("k8s/components/autoscaling-hpa/target.yaml")
+    (keda,) = [
+        document
+        for document in copy.documents("k8s/components/autoscaling-keda/scaledobject.yaml")
+        if document["kind"] == "ScaledObject"
+    ]
+
+    assert said is not None
+    assert (at(hpa, said[1]), at(keda, said[2])) == (str(TARGET), str(TARGET))
+
+
 def test_readme_tells_the_measured_number(copy: Copy) -> None:
     assert f"| **{STREAMS}** |" in copy.text("README.md")
 

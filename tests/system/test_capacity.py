@@ -2,9 +2,11 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import pytest
@@ -14,6 +16,12 @@ from tests.support.chain import Chain
 from tests.support.launched import HOME
 
 LIMIT = 12
+# Of a small sweep, from start to verdict.
+SMOKE_SECONDS_MAX = 60
+# What a busy machine does to a sweep, and nothing else: the generator, the gateway's core, or the arrivals were late.
+BUSY = re.compile(
+    r"generator's (core|loop) was |others took |streams began \d+ ms late|% of the arrivals began|% of the tokens due arrived"
+)
 # Of CPU a token, to Uvicorn with StreamingResponse and httpx: 0.8 where this was written. A machine that is busy moves
 # both alike.
 COST_RATIO_MAX = 1.6
@@ -23,6 +31,16 @@ def run(*words: str, seconds: float, **environment: str) -> "subprocess.Complete
     command = [sys.executable, "-m", *words]
     env = {name: value for name, value in os.environ.items() if not name.startswith("SLUICE_")} | environment
     return subprocess.run(command, cwd=HOME, env=env, capture_output=True, text=True, timeout=seconds, check=False)
+
+
+def told(file: Path, done: "subprocess.CompletedProcess[str]") -> dict[str, Any]:
+    """What a run says, by the schema. INVALID it may only be because others used the machine."""
+    assert file.exists(), done.stderr
+    document: dict[str, Any] = json.loads(file.read_text())
+    jsonschema.Draft202012Validator(json.loads(FILE.with_name("capacity.schema.json").read_text())).validate(document)
+    assert document["verdict"]["valid"] is (document["verdict"]["reasons"] == [])
+    assert [reason for reason in document["verdict"]["reasons"] if not BUSY.search(reason)] == []
+    return document
 
 
 def test_a_limit_that_nginx_was_given_is_found_and_told_by_the_schema(tmp_path: Path) -> None:
@@ -39,11 +57,9 @@ def test_a_limit_that_nginx_was_given_is_found_and_told_by_the_schema(tmp_path: 
         "--state",
         str(tmp_path / "state"),
     )
-    done = run("loadtests.capacity", *words, *seconds, seconds=110, SLUICE_EDGE_STREAMS_MAX=str(LIMIT))
+    done = run("loadtests.capacity", *words, *seconds, seconds=SMOKE_SECONDS_MAX, SLUICE_EDGE_STREAMS_MAX=str(LIMIT))
 
-    assert (tmp_path / "state" / "capacity.json").exists(), done.stderr
-    document = json.loads((tmp_path / "state" / "capacity.json").read_text())
-    jsonschema.Draft202012Validator(json.loads(FILE.with_name("capacity.schema.json").read_text())).validate(document)
+    document = told(tmp_path / "state" / "capacity.json", done)
     assert document["knee"]["objectives"] in {LIMIT, LIMIT + 1}, done.stdout
     assert document["streams_per_worker"] <= LIMIT + 1
     assert document["cpu_us_per_token"] > 0
@@ -62,11 +78,13 @@ def test_a_server_that_runs_already_is_measured_and_leaves_the_number_alone(tmp_
         words = ("--target", chain.url, "--ops", chain.metrics_url, "--profile", "smoke", "--repetitions", "1")
         bounds = ("--streams-min", "2", "--streams-max", "8", "--seconds", "1.5", "--confirm-seconds", "2")
         files = ("--output", str(output), "--state", str(state))
-        done = run("loadtests.capacity", *words, *bounds, *files, seconds=110)
+        done = run("loadtests.capacity", *words, *bounds, *files, seconds=SMOKE_SECONDS_MAX)
         refused = run("loadtests.capacity", "--target", chain.url, "--model", "nobody", *files, seconds=60)
 
-    facts = (state / "report.md").read_text()
-    assert f"- Boundary: {limit} streams" in facts or f"- Boundary: {limit + 1} streams" in facts, done.stderr
+    document = told(state / "target.json", done)
+    assert document["knee"]["objectives"] in {limit, limit + 1}, done.stderr
+    assert document["streams_per_pod"] == document["streams_per_worker"] <= limit + 1
+    assert done.returncode == (0 if document["verdict"]["valid"] else 1)
     assert f" streams at {chain.url}: " in done.stdout.splitlines()[0]
     points = json.loads((state / "points.json").read_text())
     # Every tenth of a second of the workers' time counts, which few tokens share here.

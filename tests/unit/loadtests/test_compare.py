@@ -11,7 +11,7 @@ from app.capacity import FILE
 from loadtests.bench.report import as_json
 from loadtests.capacity.point import Point
 from loadtests.compare import table
-from loadtests.compare.__main__ import how_far
+from loadtests.compare.__main__ import how_far, read_options
 from loadtests.compare.table import markdown, ratio
 from scripts import figures_reference
 from tests.unit.loadtests.capacity.points import CHAT, SOUND, loaded
@@ -86,6 +86,26 @@ def test_what_is_faster_than_the_generator_is_told_to_carry_more_than_was_tried(
     assert how_far(points, None, CHAT) == (512, True)
 
 
+def test_the_table_says_of_which_sluice_it_is() -> None:
+    known = {"sluice": "1.2.3", "commit": "abc1234", "nginx": "1.22.1"}
+
+    assert "Sluice 1.2.3, commit abc1234; NGINX 1.22.1; two cores" in markdown(DOCUMENT | {"versions": known})
+    assert "Sluice 1." not in markdown(DOCUMENT)
+
+
+@pytest.mark.parametrize(
+    "said", ["gateway --port {port}", "mine=gateway {origin}", "mine=gateway {port}", "nginx=x {port} {origin}"]
+)
+def test_a_peer_that_cannot_be_started_is_refused_with_what_it_lacks(
+    said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as refused:
+        read_options(["--peer", said])
+
+    assert refused.value.code == 2
+    assert "argument --peer: NAME=COMMAND, a name of its own, and {port} and {origin}" in capsys.readouterr().err
+
+
 def test_nothing_has_a_ratio_to_nothing() -> None:
     assert (ratio(None, 5), ratio(5, None), ratio(5, 0), ratio(5, 2)) == ("–", "–", "–", "2.50")
 
@@ -107,7 +127,8 @@ def test_readme_shows_what_a_token_costs_once_it_was_measured(tmp_path: Path, mo
 
     file.write_bytes(as_json("a title", "the command", [origin_row(), yardstick_row(), sluice_row()]))
     lines = figures_reference.bench_table().splitlines()
-    assert lines[4] == "| Sluice | 200 | 52.2 | 2.6 | – | 2.2 ms | 54.0 ms | 0.2 % | 40.5 |"
+    assert lines[3] == "| NGINX alone | 200 | – | – | 20.0 | – | 0.0 ms | 54.0 ms | 0.2 % | – |"
+    assert lines[4] == "| Sluice | 200 | 52.2 | 2.6 | – | – | 2.2 ms | 54.0 ms | 0.2 % | 40.5 |"
     assert lines[-1].startswith("`the command`, ")
     assert "a title; " in lines[-1]
 

@@ -165,6 +165,36 @@ def test_a_record_of_each_stream_says_what_the_percentiles_are_made_of(programs:
     assert figures.ttft_ms.p50 == pytest.approx(np.percentile(begun, 50), abs=0.05)
 
 
+def test_percentiles_of_gaps_and_first_tokens_are_numpy_s_of_the_raw_values(programs: Path, tmp_path: Path) -> None:
+    """A stream of two tokens has one gap, its largest: the records hold every value that the percentiles were made of."""
+    file, random = tmp_path / "records.jsonl", np.random.default_rng(3)
+
+    def answer(peer: socket.socket) -> None:
+        first, gap = random.lognormal(np.log([0.001, 0.003]), [0.5, 1.0])
+        time.sleep(first)
+        peer.sendall(HEAD + chunks(token(0), end=False))
+        time.sleep(gap)
+        peer.sendall(chunks(token(1), b"data: [DONE]\n\n"))
+
+    with serving(answer) as port:
+        surface = SURFACES["openai"]
+        with generating(programs, ANY_CORE, port, surface, ONE_STREAM._replace(seconds=4), file) as generator:
+            generator.wait_for_window()
+            figures = generator.figures()
+
+    records = read_records(file)
+    gaps = [record.largest_gap_ms for record in records if record.largest_gap_ms is not None]
+    firsts = [record.ttft_ms for record in records if record.ttft_ms is not None and (record.first_token_ms or 0) >= 0]
+    assert figures.errors() == {}
+    for said, values in ((figures.gap_ms, gaps), (figures.ttft_ms, firsts)):
+        assert said.count == len(values) >= 50
+        # The generator takes the value at a rank, in steps of 0.01 ms.
+        expected = np.percentile(values, [50, 99, 99.9], method="higher")
+        assert (said.p50, said.p99, said.p999) == pytest.approx(tuple(expected), abs=0.015)
+    within = sum(record.milliseconds_within(1000 * figures.window_seconds) for record in records) / 1000
+    assert figures.in_flight_mean == pytest.approx(within / figures.window_seconds, rel=0.05)
+
+
 class Pausing:
     """Answers each stream at once, but for a second in the middle of the window: then nobody is served at all."""
 

@@ -20,7 +20,8 @@ def test_the_table_shows_each_figure_under_its_heading() -> None:
         "streams": "200",
         "CPU µs/token": "52.2",
         "× NGINX alone": "2.6",
-        "NGINX or Redis µs/token": "–",
+        "NGINX µs/token": "–",
+        "Redis µs/token": "–",
         "TTFT p50 / p99 ms": "2.75 / 6.00",
         "added TTFT p50 ms": "2.25",
         "gap p50 / p99 / p99.9 ms": "50.00 / 51.25 / 54.00",
@@ -30,6 +31,13 @@ def test_the_table_shows_each_figure_under_its_heading() -> None:
         "NGINX KiB/stream": "–",
         "errors": "0",
     }
+
+
+def test_what_a_token_costs_in_nginx_and_in_redis_stand_apart() -> None:
+    both = sluice_row(nginx_cpu_us_per_token=23.0, redis_cpu_us_per_token=19.5)
+    row = cells(markdown("title", [both]), "Sluice")
+
+    assert (row["NGINX µs/token"], row["Redis µs/token"]) == ("23.0", "19.5")
 
 
 def test_the_origin_adds_nothing_to_itself() -> None:

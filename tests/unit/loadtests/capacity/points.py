@@ -44,7 +44,7 @@ def point(streams: int = 200, model: Model = "closed", seed: int = 1, **changes:
         outcomes={"finished": ended, "open": streams},
         finished=ended,
         saturation=Saturation.UNSATURATED,
-        stream_seconds_mean=5.0,
+        stream_seconds=streams * 10.0,
         health=msgspec.structs.replace(SOUND, in_flight_mean=streams),
         cost=Cost(50.0, 20.0, 60.0, 20.0),
         tokens_per_second_due=20.0,

@@ -40,12 +40,27 @@ def test_every_end_but_a_finished_one_is_incomplete_and_an_open_stream_is_not_ju
     assert kept([record(outcome=outcome) for outcome in outcomes], CHAT, 10_000)["complete"] == Kept(1, 4)
 
 
-def test_percentiles_are_numpy_s() -> None:
-    values = list(np.random.default_rng(1).lognormal(3, 1, 5000))
+def test_percentiles_are_those_of_a_distribution_that_is_known() -> None:
+    """Of 0 to 1000, one each, in any order, p% lie below 10 p; and those of many values draw near their law's."""
+    values = np.random.default_rng(1).permutation(1001).astype(float)
+    exponential = np.random.default_rng(1).exponential(10, 200_000)
 
-    assert percentiles(values) == pytest.approx(
-        {"p50": np.percentile(values, 50), "p95": np.percentile(values, 95), "p99": np.percentile(values, 99)}
+    assert percentiles(list(values)) == pytest.approx({"p50": 500, "p95": 950, "p99": 990})
+    assert percentiles(list(exponential)) == pytest.approx(
+        {f"p{share}": -10 * np.log(1 - share / 100) for share in (50, 95, 99)}, rel=0.02
     )
+
+
+def test_of_a_stream_that_an_edge_of_the_window_cuts_counts_what_lies_within() -> None:
+    seconds = [
+        (record(scheduled=999, ended=6000), 5000),
+        (record(scheduled=-2001, ended=6000), 6000),
+        (record(scheduled=3999, ended=None, outcome="open"), 6000),
+        (record(scheduled=-2001, ended=None, outcome="open"), 10_000),
+    ]
+
+    for each, expected in seconds:
+        assert each.milliseconds_within(10_000) == expected
 
 
 def test_a_percentile_that_ten_values_would_decide_is_not_told() -> None:

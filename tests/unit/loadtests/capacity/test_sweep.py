@@ -38,7 +38,7 @@ def test_every_seed_measures_near_the_boundary_and_confirms_the_number() -> None
         seed % OTHER_SEEDS for model, streams, seed in target.asked if model == "closed" and abs(streams - 400) < 60
     }
     assert near == {1, 2, 3, 4}
-    assert [(each.streams, each.seed) for each in found.confirmations] == [(found.confirmed, s) for s in (1, 2, 3, 4)]
+    assert [(each.streams, each.seed) for each in found.carried] == [(found.confirmed, s) for s in (1, 2, 3, 4)]
 
 
 def test_the_number_is_what_the_open_model_carries() -> None:
