@@ -31,8 +31,8 @@ class Bounds(NamedTuple):
     confirm_seconds: float = 15.0
 
 
-# What became of a point: `search` and `carried` make the result. `left out` missed once and not again, `first try` again,
-# so that the second stands for it; `not carried` is of an open load that a seed missed.
+# What became of a point: `search` and `carried` make the result. `left out` missed once and not again; a `first try`
+# missed again, so that the second stands for it; `not carried` is of an open load that a seed missed.
 Role = Literal["search", "left out", "first try", "not carried", "carried"]
 
 

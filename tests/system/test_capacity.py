@@ -20,7 +20,8 @@ LIMIT = 12
 SMOKE_SECONDS_MAX = 60
 # What a busy machine does to a sweep, and nothing else: the generator, the gateway's core, or the arrivals were late.
 BUSY = re.compile(
-    r"generator's (core|loop) was |others took |streams began \d+ ms late|% of the arrivals began|% of the tokens due arrived"
+    r"generator's (core|loop) was |others took |streams began \d+ ms late|"
+    r"% of the arrivals began|% of the tokens due arrived"
 )
 # Of CPU a token, to Uvicorn with StreamingResponse and httpx: 0.8 where this was written. A machine that is busy moves
 # both alike.

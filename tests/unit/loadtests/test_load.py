@@ -166,7 +166,7 @@ def test_a_record_of_each_stream_says_what_the_percentiles_are_made_of(programs:
 
 
 def test_percentiles_of_gaps_and_first_tokens_are_numpy_s_of_the_raw_values(programs: Path, tmp_path: Path) -> None:
-    """A stream of two tokens has one gap, its largest: the records hold every value that the percentiles were made of."""
+    """A stream of two tokens has one gap, its largest: the records hold every value that a percentile was made of."""
     file, random = tmp_path / "records.jsonl", np.random.default_rng(3)
 
     def answer(peer: socket.socket) -> None:
