@@ -52,7 +52,11 @@ def _figure(title: str, y: str, found: Sweep) -> go.Figure:
     figure.update_yaxes(title=y, rangemode="tozero")
     low, high = found.boundary.low, found.boundary.high
     figure.add_vrect(
-        x0=low, x1=max(high, low + 1), fillcolor="#f2a60033", line_width=0, annotation_text="closed model's boundary, 95 %"
+        x0=low,
+        x1=max(high, low + 1),
+        fillcolor="#f2a60033",
+        line_width=0,
+        annotation_text="closed model's boundary, 95 %",
     )
     if found.confirmed is not None:
         figure.add_vline(x=found.confirmed, line_color="#18794e", annotation_text="the number (open model)")

@@ -10,8 +10,8 @@ from loadtests.capacity.sweep import PRECISION, Role, Sweep
 
 NOTHING = "–"
 HEADINGS = (
-    "model", "streams", "seed", "in flight", "tokens/s", "TTFT p50 / p99 ms", "gap p50 / p99 / p99.9 ms",
-    "in time %", "without a pause %", "complete %", "CPU µs/token", "NGINX µs/token", "generator busy %", "missed", "counts",
+    "model", "streams", "seed", "in flight", "tokens/s", "TTFT p50 / p99 ms", "gap p50 / p99 / p99.9 ms", "in time %",
+    "without a pause %", "complete %", "CPU µs/token", "NGINX µs/token", "generator busy %", "missed", "counts",
 )  # fmt: skip
 
 

@@ -169,9 +169,7 @@ def _confirm(
     return [], not_carried
 
 
-def _run(
-    measure: Measure, due: Objectives, bounds: Bounds, streams: int, say: Callable[[str], None]
-) -> list[Point]:
+def _run(measure: Measure, due: Objectives, bounds: Bounds, streams: int, say: Callable[[str], None]) -> list[Point]:
     """The points of all seeds, or those up to the first that misses an objective."""
     run: list[Point] = []
     for seed in range(1, bounds.repetitions + 1):

@@ -32,7 +32,17 @@ def test_a_sound_measurement_is_believed() -> None:
         (unhealthy("open", start_lag_p99_ms=80), "streams began 80 ms late (p99), at most 50 ms"),
         (unhealthy("open", scheduled=400, waiting=40), "90.0 % of the arrivals began, 98 % must"),
     ],
-    ids=["busy", "late", "neighbours", "more than Little", "less than Little", "tokens", "none finished", "late starts", "arrivals"],
+    ids=[
+        "busy",
+        "late",
+        "neighbours",
+        "more than Little",
+        "less than Little",
+        "tokens",
+        "none finished",
+        "late starts",
+        "arrivals",
+    ],
 )
 def test_each_reason_says_what_was_seen_and_what_is_allowed(seen: Point, words: str) -> None:
     (reason, *_) = reasons([seen], CHAT)
