@@ -15,7 +15,7 @@ from app.capacity import FILE
 from tests.support.chain import Chain
 from tests.support.launched import HOME
 
-LIMIT = 12
+LIMIT = 6
 # Of a small sweep, from start to verdict.
 SMOKE_SECONDS_MAX = 110
 # What a busy machine does to a sweep, and nothing else: the generator, the gateway's core, or the arrivals were late.
@@ -47,7 +47,7 @@ def told(file: Path, done: "subprocess.CompletedProcess[str]") -> dict[str, Any]
 def test_a_limit_that_nginx_was_given_is_found_and_told_by_the_schema(tmp_path: Path) -> None:
     """Streams above the limit get 429, so the boundary does not depend on how busy the machine is; the verdict does."""
     output = tmp_path / "capacity.json"
-    words = ("--profile", "smoke", "--streams-min", "8", "--streams-max", "32", "--repetitions", "1")
+    words = ("--profile", "smoke", "--streams-min", "4", "--streams-max", "16", "--repetitions", "1")
     seconds = (
         "--seconds",
         "1.5",
@@ -69,22 +69,22 @@ def test_a_limit_that_nginx_was_given_is_found_and_told_by_the_schema(tmp_path: 
     assert done.stdout.splitlines()[0].endswith(": VALID" if valid else ": INVALID")
     assert output.exists() is output.with_suffix(".md").exists() is valid
     assert "<h1 class=" in (tmp_path / "state" / "report.html").read_text()
-    records = list((tmp_path / "state").glob("nginx-closed-16-1.jsonl"))
+    records = list((tmp_path / "state").glob("nginx-closed-8-1.jsonl"))
     assert any(json.loads(line)["outcome"] == "http_429" for file in records for line in file.read_text().splitlines())
 
 
 def test_a_server_that_runs_already_is_measured_and_leaves_the_number_alone(tmp_path: Path) -> None:
-    output, state, limit = tmp_path / "capacity.json", tmp_path / "state", 2
-    with Chain(workers=1, env={"SLUICE_EDGE_STREAMS_MAX": str(limit)}) as chain:
+    output, state = tmp_path / "capacity.json", tmp_path / "state"
+    with Chain(workers=1, env={"SLUICE_EDGE_STREAMS_MAX": str(LIMIT)}) as chain:
         words = ("--target", chain.url, "--ops", chain.metrics_url, "--profile", "smoke", "--repetitions", "1")
-        bounds = ("--streams-min", "2", "--streams-max", "8", "--seconds", "1.5", "--confirm-seconds", "2")
+        bounds = ("--streams-min", "4", "--streams-max", "16", "--seconds", "1.5", "--confirm-seconds", "2")
         files = ("--output", str(output), "--state", str(state))
         done = run("loadtests.capacity", *words, *bounds, *files, seconds=SMOKE_SECONDS_MAX)
         refused = run("loadtests.capacity", "--target", chain.url, "--model", "nobody", *files, seconds=60)
 
     document = told(state / "target.json", done)
-    assert document["knee"]["objectives"] in {limit, limit + 1}, done.stderr
-    assert document["streams_per_pod"] == document["streams_per_worker"] <= limit + 1
+    assert document["knee"]["objectives"] in {LIMIT, LIMIT + 1}, done.stderr
+    assert document["streams_per_pod"] == document["streams_per_worker"] <= LIMIT + 1
     assert done.returncode == (0 if document["verdict"]["valid"] else 1)
     assert f" streams at {chain.url}: " in done.stdout.splitlines()[0]
     points = json.loads((state / "points.json").read_text())
