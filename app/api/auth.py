@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, Response
 from app.api.access import Access, Guarded, Known, access, by_address, counted
 from app.api.auth_schemas import IdentityAnswer, TicketAnswer, TicketBody, TokenAnswer, TokenRefusal
 from app.api.context import Ctx
-from app.api.openapi import Responses, native_errors
+from app.api.openapi import CREDENTIALS_IF_ANY, NO_CREDENTIALS, Responses, native_errors
 from app.limits.account import Limit
 from app.limits.declared import declared, tier_rates
 from app.security.authenticator import ANONYMOUS
@@ -73,7 +73,7 @@ class Refused(Exception):
     "/token",
     response_model=TokenAnswer,
     responses=native_errors(429, 503) | _REFUSALS,
-    openapi_extra=_FORM,
+    openapi_extra=_FORM | NO_CREDENTIALS,
     dependencies=[Depends(counted)],
 )
 @declared.limit(ADDRESS_RATE, key_func=by_address)
@@ -99,7 +99,7 @@ async def token(request: Request) -> Response:
     return JSONResponse(TokenAnswer(access_token=issued, expires_in=seconds).model_dump(), headers=_NO_STORE)
 
 
-@public.get("/status", responses=native_errors(401, 503))
+@public.get("/status", responses=native_errors(401, 503), openapi_extra=CREDENTIALS_IF_ANY)
 async def status(request: Request, response: Response) -> IdentityAnswer:
     """Who asks, as far as this server knows."""
     authenticator = access(request).authenticator

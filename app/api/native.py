@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from app.api.access import Guarded, Ticketed
 from app.api.context import caller, context, upstream_headers
-from app.api.openapi import RESUME_HEADERS, native_responses
+from app.api.openapi import RESUME_HEADERS, native_responses, ticketed_responses
 from app.api.schemas import (
     ChatBody,
     GenerateAnswer,
@@ -67,7 +67,7 @@ async def chat(request: Request, body: ChatBody, stream: StreamQuery = None, acc
     return respond(request, body, body.message, wants_stream(body.stream, stream, accept), body.conversation_id)
 
 
-@ticketed.get("/stream", response_class=Response, responses=native_responses(None), openapi_extra=RESUME_HEADERS)
+@ticketed.get("/stream", response_class=Response, responses=ticketed_responses(), openapi_extra=RESUME_HEADERS)
 @declared.shared_limit(tier_rates, scope=GENERATE)
 async def stream(
     request: Request,

@@ -40,9 +40,10 @@ OPENAI_STREAM = _example(OpenAIEncoder(f"chatcmpl-{STREAM_ID}", "simulator", 1_7
 RESPONSES_STREAM = _example(ResponsesEncoder(_RESPONSE))
 ANTHROPIC_STREAM = _example(AnthropicEncoder(f"msg_{STREAM_ID}", "simulator"))
 TASK_STREAM = _task_example(TaskEncoder(STREAM_ID, total=1))
-_ERRORS = {
+_MEANINGS = {
     400: "The request cannot be carried out.",
     401: "No credentials, or none that are valid.",
+    403: "The ticket is for something else.",
     404: "There is no such model or stream.",
     409: "The conversation is still being answered.",
     413: "Larger than the server takes.",
@@ -52,6 +53,7 @@ _ERRORS = {
     503: "The server takes nothing new just now.",
     504: "The upstream was silent for too long.",
 }
+_STREAMING = (400, 401, 404, 409, 413, 422, 429, 502, 503, 504)
 
 
 def _header(name: str, description: str, **schema: Any) -> dict[str, Any]:
@@ -118,6 +120,11 @@ def native_errors(*statuses: int) -> Responses:
     return _errors(ErrorAnswer, statuses)
 
 
+def ticketed_responses() -> Responses:
+    """Of a route that a ticket opens too, and that streams."""
+    return native_responses(None) | native_errors(403)
+
+
 def openai_errors(*statuses: int) -> Responses:
     """Of a route under /v1 that does not stream, besides its answer."""
     return _errors(OpenAIErrorAnswer, statuses)
@@ -129,22 +136,25 @@ def _responses(answer: type[BaseModel] | None, example: str, error: type[BaseMod
     success: dict[str, Any] = {"description": "The answer.", "content": content, "headers": header}
     if answer is not None:
         success["model"] = answer
-    return {200: success} | _errors(error, tuple(_ERRORS))
+    return {200: success} | _errors(error, _STREAMING)
 
 
 def _errors(error: type[BaseModel], statuses: tuple[int, ...]) -> Responses:
-    return {status: {"model": error, "description": _ERRORS[status]} for status in statuses}
+    return {status: {"model": error, "description": _MEANINGS[status]} for status in statuses}
 
 
 CREDENTIALS: dict[str, Any] = {
     "Bearer": {"type": "http", "scheme": "bearer", "description": "An API key, or a token."},
     "APIKey": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
 }
+# Of a route that may answer 401 although it asks for none of these, and of one that does with or without.
+NO_CREDENTIALS: dict[str, Any] = {"security": []}
+CREDENTIALS_IF_ANY: dict[str, Any] = {"security": [{}]}
 
 
 def complete(app: FastAPI, *, closed: bool) -> None:
     """Have the schema show examples and, where the application is closed to strangers, name what opens the routes that
-    may answer 401: /docs asks for it then."""
+    may answer 401: /docs asks for it then. A route may say itself that it needs none."""
     plain = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -162,5 +172,6 @@ def complete(app: FastAPI, *, closed: bool) -> None:
 def _name_credentials(schema: dict[str, Any]) -> None:
     schema["components"]["securitySchemes"] = CREDENTIALS
     for operation in (operation for path in schema["paths"].values() for operation in path.values()):
-        if "401" in operation["responses"]:
-            operation["security"] = [{name: []} for name in CREDENTIALS]
+        own = operation.get("security")
+        if "401" in operation["responses"] and own != []:
+            operation["security"] = [*(own or ()), *({name: []} for name in CREDENTIALS)]

@@ -7,7 +7,7 @@ from starlette.responses import Response
 
 from app.api.access import Guarded, Ticketed
 from app.api.context import Ctx, Who, resume
-from app.api.openapi import EVENT_ID, LAST_HEADER, Responses, native_errors, native_responses
+from app.api.openapi import EVENT_ID, LAST_HEADER, Responses, native_errors, ticketed_responses
 from app.api.schemas import ErrorAnswer, StatusAnswer
 from app.errors import InvalidCursor, NotFound
 from app.streams.log import START, STREAM_ID, parse_id
@@ -28,9 +28,7 @@ GONE: Responses = {
 }
 
 
-@ticketed.get(
-    "/{stream_id}", response_class=Response, responses={**native_responses(None), **GONE}, openapi_extra=LAST_HEADER
-)
+@ticketed.get("/{stream_id}", response_class=Response, responses=ticketed_responses() | GONE, openapi_extra=LAST_HEADER)
 async def read(
     stream_id: StreamId,
     ctx: Ctx,
@@ -51,14 +49,14 @@ async def read(
     return resume(ctx, who, reader, lambda found: NativeEncoder.of(found.record))
 
 
-@router.delete("/{stream_id}", status_code=204, responses=native_errors(401, 404, 422))
+@router.delete("/{stream_id}", status_code=204, responses=native_errors(401, 404, 422, 503))
 async def cancel(stream_id: StreamId, ctx: Ctx, who: Who) -> Response:
     """Stop the generation; its readers get the error `cancelled`. A stream that has ended stays as it is."""
     await ctx.streams.cancel(known_id(stream_id), who.principal)
     return Response(status_code=204)
 
 
-@router.get("/{stream_id}/status", responses=native_errors(401, 404, 422))
+@router.get("/{stream_id}/status", responses=native_errors(401, 404, 422, 503))
 async def status(stream_id: StreamId, ctx: Ctx, who: Who) -> StatusAnswer:
     """How far the stream is."""
     found = await ctx.streams.status(known_id(stream_id), who.principal)

@@ -72,7 +72,7 @@ async def read(task_id: StreamId, ctx: Ctx, who: Who) -> TaskAnswer:
 @ticketed.get(
     "/{task_id}/events",
     response_class=Response,
-    responses=task_events() | GONE | native_errors(400, 401, 404, 422, 503),
+    responses=task_events() | GONE | native_errors(400, 401, 403, 404, 422, 503),
     openapi_extra=LAST_HEADER,
 )
 async def events(task_id: StreamId, ctx: Ctx, who: Who) -> Response:

@@ -11,12 +11,13 @@ neighbours only ever make it dearer; the median beside it says by how much they 
 import asyncio
 import gc
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 from time import process_time, time
-from typing import Any
+from typing import Any, NamedTuple
 
 import jwt
 import uvloop
@@ -45,22 +46,35 @@ RATES = (Limit("generate/60", 60_000, 10**9), Limit("generate/3600", 3_600_000, 
 REQUEST = GenerationRequest("m", [{"role": "user", "content": "Say it. " * 40}], max_tokens=100)
 
 
-async def cost(one: Callable[[int], Awaitable[Any]], disturbed: Callable[[], int] = lambda: 0) -> str:
-    """Of one.
+class Cost(NamedTuple):
+    """Microseconds of one: the cheapest round, and the usual one."""
+
+    least: float
+    usual: float
+
+    def __str__(self) -> str:
+        return f"{self.least:6.1f} us  (median {self.usual:.1f})"
+
+
+async def cost(
+    one: Callable[[int], Awaitable[Any]], disturbed: Callable[[], int] = lambda: 0, requests: int = REQUESTS
+) -> Cost | str:
+    """Of one; why it is not known.
 
     Args:
         disturbed: a round during which this changes does not count.
+        requests: in a round.
     """
     rounds = []
     for turn in range(ROUNDS):
         gc.collect()
         before, began = disturbed(), process_time()
-        for number in range(REQUESTS):
-            await one(turn * REQUESTS + number)
+        for number in range(requests):
+            await one(turn * requests + number)
         await asyncio.sleep(0.05)  # what is given back goes out behind the requests' backs
         if disturbed() == before:
-            rounds.append((process_time() - began) / REQUESTS * 1e6)
-    return f"{min(rounds):6.1f} us  (median {median(rounds):.1f})" if rounds else "  the store did not answer in time"
+            rounds.append((process_time() - began) / requests * 1e6)
+    return Cost(min(rounds), median(rounds)) if rounds else "  the store did not answer in time"
 
 
 def authenticator(folder: Path) -> Authenticator:
@@ -91,7 +105,9 @@ async def identities(folder: Path) -> None:
     print(f"a token that is new, HS256  {await cost(lambda number: known.identify(tokens[number]))}")
 
 
-async def limits(folder: Path, url: str) -> None:
+@asynccontextmanager
+async def checking(folder: Path, url: str) -> AsyncIterator[tuple[Callable[[int], Awaitable[Hold]], Quotas]]:
+    """What finds out who asks and takes of all limits, and whose quotas that takes of."""
     known, limiter = authenticator(folder), Limiter(await open_counters(url), 1.5)
     quotas = Quotas(limiter, TIERS)
 
@@ -99,15 +115,28 @@ async def limits(folder: Path, url: str) -> None:
         scope = showing(KEY)
         return await quotas.take(scope, await known.identify(scope), RATES, f"s{number}", REQUEST)
 
-    async def whole(number: int) -> None:
-        hold = await check(number + REQUESTS * ROUNDS)
-        account = Account("s", "m", "native", "key:acme", "completed", "u", 1, 80, 90, None, None, 1.0)
-        quotas.settle(account._replace(grant=hold.grant))
+    try:
+        yield check, quotas
+    finally:
+        await limiter.aclose()
 
-    store = url.partition(":")[0]
-    print(f"a key and all limits, {store:6}{await cost(check, lambda: limiter.fallbacks)}")
-    print(f"the same, and given back    {await cost(whole, lambda: limiter.fallbacks)}")
-    await limiter.aclose()
+
+async def check_cost(folder: Path, url: str, requests: int = REQUESTS) -> Cost | str:
+    """To be known and counted, once."""
+    async with checking(folder, url) as (check, quotas):
+        return await cost(check, lambda: quotas.limiter.fallbacks, requests)
+
+
+async def limits(folder: Path, url: str) -> None:
+    print(f"a key and all limits, {url.partition(':')[0]:6}{await check_cost(folder, url)}")
+    async with checking(folder, url) as (check, quotas):
+
+        async def whole(number: int) -> None:
+            hold = await check(number + REQUESTS * ROUNDS)
+            account = Account("s", "m", "native", "key:acme", "completed", "u", 1, 80, 90, None, None, 1.0)
+            quotas.settle(account._replace(grant=hold.grant))
+
+        print(f"the same, and given back    {await cost(whole, lambda: quotas.limiter.fallbacks)}")
 
 
 async def main(urls: list[str]) -> None:

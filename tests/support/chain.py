@@ -77,8 +77,8 @@ class Chain(Launched):
 
     @property
     def access_log(self) -> str:
-        """NGINX's log: a JSON line for each request."""
-        return (self.state_dir / "nginx" / "access.log").read_text()
+        """NGINX's log: a JSON line for each request, with what is no UTF-8 of a client's replaced."""
+        return (self.state_dir / "nginx" / "access.log").read_text(errors="replace")
 
     def gunicorn_pid(self) -> int:
         """Of Gunicorn's master."""

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.support import server
 from tests.support.api_keys import ApiKeys
 from tests.support.call import Call
 from tests.support.chain import Chain
@@ -24,15 +25,34 @@ ROUTES: dict[str, tuple[str, dict[str, Any] | None]] = {
     "stream": ("/api/v1/stream", None),
     "generate, version 2": ("/api/v2/generate", {"input": "Hello"}),
     "chat, version 2": ("/api/v2/chat", {"input": "Hello", "conversation_id": "c1"}),
-    "an older client's path": ("/api/v1/stream/generate", {"prompt": "Hello"}),
+    "stream, version 2": ("/api/v2/stream", None),
+    "an older client's generate": ("/api/generate", {"prompt": "Hello"}),
+    "an older client's chat": ("/api/chat", {"message": "Hello"}),
+    "an older client's stream": ("/api/stream", None),
+    "an older client's stream of generate": ("/api/v1/stream/generate", {"prompt": "Hello"}),
+    "an older client's stream of chat": ("/api/chat/stream", {"message": "Hello"}),
     "chat completions": ("/v1/chat/completions", {"messages": HELLO}),
     "messages": ("/v1/messages", {"messages": HELLO, "max_tokens": 100}),
     "responses": ("/v1/responses", {"input": "Hello"}),
 }
-ALWAYS_A_STREAM = ("stream", "an older client's path")
+ALWAYS_A_STREAM = tuple(route for route, (path, _) in ROUTES.items() if "stream" in path)
 # What ends an answer that is all there, on whichever surface.
 WHOLE = re.compile(rb"event: done|\[DONE\]|event: message_stop|response\.completed")
-SOCKET = "a socket"
+SOCKETS = {
+    "socket": "/api/v1/ws/generate",
+    "socket of a conversation": "/api/v1/ws/chat/c2",
+    "socket, version 2": "/api/v2/ws/generate",
+    "socket of a conversation, version 2": "/api/v2/ws/chat/c3",
+    "an older client's socket": "/ws/generate",
+    "an older client's socket of a conversation": "/ws/chat/c4",
+}
+TASKS, RESPONSES = "/api/v1/tasks", "/v1/responses"
+# What goes on by itself: its path, its body, where to look at it and where to stop it.
+BACKGROUND: dict[str, tuple[str, dict[str, Any], str, str]] = {
+    "task": (TASKS, {"prompts": ["Hello", "Hello"]}, "task_id", ""),
+    "task, version 2": (f"/api/v2{TASKS.removeprefix('/api/v1')}", {"prompts": ["Hello"]}, "task_id", ""),
+    "background response": (RESPONSES, {"input": "Hello", "background": True}, "id", "/cancel"),
+}
 GRACE_SECONDS = 1.0
 LET_GO_SECONDS_MAX = 1.0
 # A slot that is lost is free again only when its lease has run out, which takes twenty.
@@ -43,7 +63,7 @@ TIERS: dict[str, dict[str, int]] = {"free": {}, "one": {"concurrent_streams": 1}
 
 @pytest.fixture(scope="module")
 def keys(tmp_path_factory: pytest.TempPathFactory) -> ApiKeys:
-    principals = [_name(route) for route in (*ROUTES, SOCKET)]
+    principals = [_name(route) for route in (*ROUTES, *SOCKETS, *BACKGROUND)]
     return ApiKeys(tmp_path_factory.mktemp("keys"), **dict.fromkeys(principals, "one"))
 
 
@@ -109,23 +129,67 @@ def test_however_it_ends_the_upstream_is_let_go_and_the_callers_place_is_free(
         is_free()
 
 
+@pytest.mark.parametrize("kind", SOCKETS)
 def test_a_socket_that_was_left_has_freed_its_place_too(
-    chain: Chain, keys: ApiKeys, models: Models, upstream: ScriptedUpstream
+    kind: str, chain: Chain, keys: ApiKeys, models: Models, upstream: ScriptedUpstream
 ) -> None:
-    model, headers, path = models.unused(), keys.headers(_name(SOCKET)), "/api/v1/ws/generate"
+    model, headers, path = models.unused(), keys.headers(_name(kind)), SOCKETS[kind]
     with SocketClient(chain.url, path, headers) as client:
-        for _ in range(4):
-            client.say(prompt="x", model=model).until("end")
+        for _ in range(6):
+            client.say(message="x", model=model).until("end")
         upstream.script(model, Script(die_after=2))
-        client.say(prompt="x", model=model).until("error")
+        client.say(message="x", model=model).until("error")
         upstream.script(model, SLOW)
-        client.say(prompt="x", model=model, on_disconnect="cancel").until("token", 2)
+        client.say(message="x", model=model, on_disconnect="cancel").until("token", 2)
+        with SocketClient(chain.url, "/api/v1/ws/generate", headers) as other:
+            other.say(message="x", model=model).until("error")
+            assert other.messages[-1]["code"] == "rate_limited"
         client.drop()
     upstream.wait_closed(model)
     upstream.script(model)
 
     def answered() -> bool:
         with SocketClient(chain.url, path, headers) as again:
-            return bool(again.say(prompt="x", model=model).hear()["type"] == "start")
+            return bool(again.say(message="x", model=model).hear()["type"] == "start")
 
     until(answered, FREE_SECONDS_MAX, "the place is free")
+
+
+@pytest.mark.parametrize("kind", BACKGROUND)
+def test_what_nobody_waits_for_has_a_place_until_it_ends_however_it_does(
+    kind: str, chain: Chain, keys: ApiKeys, models: Models, upstream: ScriptedUpstream
+) -> None:
+    path, fields, name, stop = BACKGROUND[kind]
+    model, headers = models.unused(), keys.headers(_name(kind))
+
+    def begin() -> Call:
+        return Call(chain.url, path, {"model": model, **fields}, headers=headers).finish()
+
+    def begun() -> str:
+        """Where it can be looked at."""
+        made = begin()
+        assert made.status in (200, 202), made.body
+        return f"{path}/{made.json[name]}"
+
+    def status(made: str) -> str:
+        return str(Call(chain.url, made, headers=headers).finish().json["status"])
+
+    def end(made: str) -> str:
+        until(lambda: status(made) not in ("pending", "queued", "running", "in_progress"), 20, "it has ended")
+        return status(made)
+
+    for _ in range(6):
+        assert end(begun()) == "completed"
+    for fault in (Script(status=500), Script(die_after=2, how="rst")):
+        upstream.script(model, fault)
+        assert end(begun()) in ("completed", "failed")  # a task whose prompts fail has done what it was to do
+    upstream.script(model, SLOW)
+    made = begun()
+    upstream.wait_tokens(model, 3, len(upstream.requests(model)))
+    assert begin().status == 429
+    assert Call(chain.url, "/api/v1/generate", {"model": model, "prompt": "x"}, headers=headers).finish().status == 429
+    assert server.request(chain.port, "POST" if stop else "DELETE", made + stop, headers=headers).status in (200, 204)
+    upstream.wait_closed(model)
+    assert end(made) == "cancelled"
+    upstream.script(model)
+    until(lambda: begin().status in (200, 202), FREE_SECONDS_MAX, "the place is free")

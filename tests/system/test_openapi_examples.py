@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -18,6 +19,7 @@ from jsonschema import Draft202012Validator
 
 from app.api.examples import API_KEY, CONVERSATION, PASSWORD, STREAM_ID, USER
 from app.api.versions import SUCCESSORS
+from app.tiers import EXAMPLES
 from tests.support import server
 from tests.support.api_keys import ApiKeys, key_of
 from tests.support.call import SECONDS_MAX
@@ -27,6 +29,9 @@ from tests.support.sse import decode
 from tests.support.workers import until
 
 FORM = "application/x-www-form-urlencoded"
+# As many as the largest example comes to.
+SPENT_REQUESTS = 2
+ELSEWHERE = '{"scope": "conversation:elsewhere"}'
 # Operations that are not in the documentation, by those that they are other names of.
 ALIASES = {
     ("post", "/api/generate"): "/api/v1/generate",
@@ -76,11 +81,11 @@ class Request:
 
 
 class Client:
-    """One caller."""
+    """One caller; without a name, one who shows nothing."""
 
     def __init__(self, chain: Chain, principal: str) -> None:
         self._port = chain.port
-        self._key = {"Authorization": f"Bearer {key_of(principal)}"}
+        self._key = {"Authorization": f"Bearer {key_of(principal)}"} if principal else {}
 
     def send(self, request: Request) -> HTTPAnswer:
         body = request.body.encode() or None
@@ -114,9 +119,14 @@ class Client:
 @pytest.fixture(scope="module")
 def chain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chain]:
     folder = tmp_path_factory.mktemp("examples")
-    keys = ApiKeys(folder, **{f"p{number}": "enterprise" for number in range(PRINCIPALS)})
+    keys = ApiKeys(folder, **{f"p{number}": "enterprise" for number in range(PRINCIPALS)}, spent="spent")
     keys.add(API_KEY, "acme")
-    with Chain(keys.environment | {"SLUICE_USERS_FILE": str(users(folder))}) as running:
+    tiers = {name: tier.model_dump(exclude_defaults=True) for name, tier in EXAMPLES.items()}
+    tiers["spent"] = {"requests_per_minute": SPENT_REQUESTS}
+    config = folder / "models.yaml"
+    config.write_text(yaml.safe_dump({"models": {"simulator": [{"provider": "simulator"}]}, "tiers": tiers}))
+    env = {"SLUICE_USERS_FILE": str(users(folder)), "SLUICE_CONFIG": str(config)}
+    with Chain(keys.environment | env) as running:
         yield running
 
 
@@ -234,6 +244,36 @@ def test_every_example_of_every_operation_is_answered_as_declared(chain: Chain, 
     with ThreadPoolExecutor(len(everything)) as pool:
         streams = sum(pool.map(lambda each: attempt(*each), everything))
     assert streams >= 20
+
+
+def test_whoever_is_refused_is_refused_as_declared(chain: Chain, api: dict[str, Any]) -> None:
+    """For want of a credential, for a ticket to something else, and for having had all that there is in a minute."""
+    operations = [(method, path, each) for path, item in api["paths"].items() for method, each in item.items()]
+    guarded = [each for each in operations if each[2].get("security") and {} not in each[2]["security"]]
+    stranger, spent, known = Client(chain, ""), Client(chain, "spent"), Client(chain, "p0")
+    for _ in range(SPENT_REQUESTS):
+        spent.begun("/generate")
+    ticket = known.send(
+        Request("post", "/api/v1/tickets", "a ticket", {"Content-Type": "application/json"}, body=ELSEWHERE)
+    ).json["ticket"]
+    found: Counter[int] = Counter()
+    for method, path, operation in guarded:
+        request = requests_of(method, path, operation)[0]
+        attempts = [(stranger, request), (stranger, replace(request, query=request.query | {"ticket": ticket}))]
+        if "Idempotency-Key" in [each["name"] for each in operation.get("parameters", [])]:
+            attempts.append((spent, request))
+        statuses = []
+        for client, attempt in attempts:
+            answer = client.send(attempt)
+            check(api, operation, attempt, answer)
+            statuses.append(answer.status)
+        opened_by_tickets = "403" in operation["responses"]
+        assert statuses[:2] == [401, 403 if opened_by_tickets else 401], request.says
+        assert statuses[2:] in ([], [429]), request.says
+        found.update(statuses)
+    # Those that stream, in both versions; those that generate, on all surfaces.
+    assert (found[403], found[429]) == (6, 11)
+    assert found[401] >= 60
 
 
 def test_the_names_of_older_clients_are_all_among_the_examples(api: dict[str, Any]) -> None:

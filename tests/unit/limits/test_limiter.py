@@ -9,7 +9,7 @@ import pytest
 
 from app.errors import LogUnavailable
 from app.limits.account import ACCEPTED, NO_SLOT, Return
-from app.limits.limiter import Limiter
+from app.limits.limiter import MORE_SECONDS_MAX, Limiter
 from app.limits.redis_counters import RedisCounters
 from tests.contract.lag import LoopLag
 from tests.support.redis import RedisServer
@@ -55,6 +55,26 @@ async def test_a_hung_redis_holds_no_request_up_for_long_and_no_stream_at_all(se
     assert limits.fallbacks >= 10
     # Known to be away: few wait at all.
     assert sum(wait > 0.01 for wait in waits) < len(waits) / 3
+
+
+async def test_a_stream_that_takes_more_waits_for_a_hung_redis_for_less_than_a_reader_sees(server: RedisServer) -> None:
+    """Each time anew: not only while the store is known to be away."""
+    async with limiter(server.url, [], beat_seconds=60) as limits:
+        await limits.take_more(ask(cost(1000)))
+        server.stop()
+        waits = []
+        async with LoopLag() as lag:
+            for _ in range(8):
+                began = monotonic()
+                taken, alone = await limits.take_more(ask(cost(1000)))
+                waits.append(monotonic() - began)
+                assert (taken.refused, alone) == (ACCEPTED, True)
+                assert limits.away
+                limits._away_until = 0.0
+        server.cont()
+    assert min(waits) > MORE_SECONDS_MAX / 2, "it was asked"
+    # What the machine's other work held the loop up for is no wait of this kind.
+    assert max(waits) < STREAM_SECONDS_MAX + lag.worst_seconds
 
 
 async def test_limits_hold_alone_while_redis_is_gone_and_together_again_once_it_is_back(server: RedisServer) -> None:

@@ -11,6 +11,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from app.middleware.body_limit import BodyLimitMiddleware
 from tests.support.asgi import Peer
+from tests.support.hostile import BOMBS
 from tests.support.server import AppServer, HTTPAnswer
 
 BYTES_MAX = 65_536
@@ -126,28 +127,6 @@ async def test_what_comes_after_the_body_has_no_bound() -> None:
     peer = Peer(headers={"content-length": "2"})
     await BodyLimitMiddleware(app, 1000, seconds_max=0.05)(peer.scope, receive, peer.send)
     assert heard == ["http.request", "http.disconnect"]
-
-
-def nested(depth: int) -> bytes:
-    return b'{"prompt": "x", "more": ' + b"[" * depth + b"]" * depth + b"}"
-
-
-BOMBS = {
-    "deep arrays": nested(20_000),
-    "deep objects": b'{"a":' * 10_000 + b"1" + b"}" * 10_000,
-    "deep and unclosed": b"[" * 60_000,
-    "as deep as Python goes": nested(900),
-    "a number of many digits": b'{"prompt": "x", "max_tokens": ' + b"9" * 60_000 + b"}",
-    "a number beyond a float": b'{"prompt": "x", "temperature": 1e999999}',
-    "not a number": b'{"prompt": "x", "temperature": NaN}',
-    "infinity": b'{"prompt": "x", "temperature": -Infinity}',
-    "half a character": b'{"prompt": "\\ud800"}',
-    "not UTF-8": b'{"prompt": "\xff\xfe"}',
-    "another encoding": '{"prompt": "x"}'.encode("utf-16"),
-    "many keys twice": b'{"prompt": "x", ' + b'"max_tokens": 0, ' * 3_000 + b'"max_tokens": 0}',
-    "nothing": b"",
-    "a lone quote": b'"',
-}
 
 
 @EVERY_SURFACE
