@@ -60,7 +60,7 @@ from app.streams.conversations import Conversations
 from app.streams.drain import Drain
 from app.streams.follower import Follower
 from app.streams.keeper import Keeper
-from app.streams.log import Backend, StreamRecord
+from app.streams.log import Backend, OnDisconnect, StreamRecord
 from app.streams.opener import Opener
 from app.streams.reader_response import Terms
 from app.streams.registry import Streams
@@ -262,11 +262,21 @@ def _context(
         conversations=conversations,
         origins=settings.cors_allowed,
         models=models,
-        on_disconnect=settings.on_disconnect,
+        on_disconnect=_on_disconnect(settings),
         on_disconnect_max=settings.on_disconnect_max,
         grace_seconds=settings.grace_seconds,
         simulator_options=settings.environment == "development",
     )
+
+
+def _on_disconnect(settings: Settings) -> dict[str, OnDisconnect]:
+    policies = {
+        "native": settings.on_disconnect,
+        "openai": settings.on_disconnect_openai,
+        "anthropic": settings.on_disconnect_anthropic,
+        "responses": settings.on_disconnect_responses,
+    }
+    return {surface: policy for surface, policy in policies.items() if policy is not None}
 
 
 def _names(text: str) -> list[str]:

@@ -130,6 +130,15 @@ class Settings(BaseSettings):
     on_disconnect: OnDisconnect = Field(
         "grace", description="What becomes of a native stream that nobody reads: `cancel`, `grace` or `finish`."
     )
+    on_disconnect_openai: OnDisconnect | None = Field(
+        None, description="The same of a chat completion's; unset: `cancel`, and `grace` with an `Idempotency-Key`."
+    )
+    on_disconnect_anthropic: OnDisconnect | None = Field(
+        None, description="The same of a message's; unset: `cancel`, and `grace` with an `Idempotency-Key`."
+    )
+    on_disconnect_responses: OnDisconnect = Field(
+        "grace", description="The same of a response's that is not in the background."
+    )
     on_disconnect_max: OnDisconnect = Field("finish", description="The most lasting policy that a request may ask for.")
     heartbeat_seconds: Seconds = _wait(
         "heartbeat_seconds", "Longest silence on a stream before a heartbeat; also the window for a real error status."

@@ -38,7 +38,7 @@ async def messages(request: Request, body: MessagesBody) -> Response:
         extra=with_original(chat.extra, chat.messages, given, chat.uncarried),
         headers=_headers(request),
     )
-    wanted = Wanted(ctx, who, "anthropic", generation, "cancel")
+    wanted = Wanted(ctx, who, "anthropic", generation, ctx.asked_policy("anthropic", None, body.stream))
     if not body.stream:
         return wanted.batch(lambda whole: anthropic_message(whole, body.model))
     # Not resumable: this surface has no ids to come back with.

@@ -1,6 +1,6 @@
 """What every surface needs to answer a generating request, and what is the same on all of them."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Annotated
@@ -40,7 +40,7 @@ class Context:
 
     Args:
         models: their names; the first is the default.
-        on_disconnect: the policy of native streams that name none.
+        on_disconnect: by surface, the policy of streams that name none.
         on_disconnect_max: the most lasting policy that a request may ask for.
         simulator_options: whether requests may say how the simulator behaves.
         origins: whose pages may open sockets, besides our own.
@@ -51,7 +51,7 @@ class Context:
     quotas: Quotas
     conversations: Conversations
     models: tuple[str, ...]
-    on_disconnect: OnDisconnect
+    on_disconnect: Mapping[str, OnDisconnect]
     on_disconnect_max: OnDisconnect
     grace_seconds: float
     simulator_options: bool
@@ -85,9 +85,14 @@ class Context:
         fault = Fault(body.fault.kind, body.fault.at_token) if body.fault else None
         return SimulatorOptions(body.seed, body.first_token_ms, body.tokens_per_second, body.tokens, body.jitter, fault)
 
-    def policy(self, asked: OnDisconnect) -> OnDisconnect:
-        """What was asked for, within the operator's bound."""
-        return min(asked, self.on_disconnect_max, key=_POLICIES.index)
+    def asked_policy(self, surface: str, named: OnDisconnect | None, streamed: bool | None) -> OnDisconnect | None:
+        """What the request named, else its surface's; whoever waits for one document has nothing of it once he is
+        gone."""
+        return named or (self.on_disconnect.get(surface) if streamed else None)
+
+    def policy(self, asked: OnDisconnect | None, keyed: bool) -> OnDisconnect:
+        """What was asked for, within the operator's bound; who has a key can come back, and is waited for."""
+        return min(asked or ("grace" if keyed else "cancel"), self.on_disconnect_max, key=_POLICIES.index)
 
 
 class Caller(msgspec.Struct, frozen=True):

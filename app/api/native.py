@@ -112,7 +112,7 @@ def respond(
         simulator=ctx.simulator(body.simulator),
         headers=upstream_headers(request),
     )
-    policy = body.on_disconnect or (ctx.on_disconnect if streamed else "cancel")
+    policy = ctx.asked_policy("native", body.on_disconnect, streamed)
     wanted = Wanted(ctx, who, "native", generation, policy, conversation_id=conversation_id)
     if streamed:
         return wanted.stream(lambda reader: NativeEncoder.of(reader.record), who.resumable, opening)

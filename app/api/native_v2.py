@@ -49,7 +49,7 @@ def _respond(request: Request, body: GenerateBodyV2, streamed: bool, conversatio
         extra={} if options.seed is None else {"seed": options.seed},
         headers=upstream_headers(request),
     )
-    policy = options.on_disconnect or (ctx.on_disconnect if streamed else "cancel")
+    policy = ctx.asked_policy("native", options.on_disconnect, streamed)
     wanted = Wanted(
         ctx,
         who,

@@ -35,7 +35,7 @@ async def chat_completions(request: Request, body: ChatCompletionBody) -> Respon
         extra=body.model_extra or {},
         headers=upstream_headers(request),
     )
-    wanted = Wanted(ctx, who, "openai", generation, "cancel")
+    wanted = Wanted(ctx, who, "openai", generation, ctx.asked_policy("openai", None, body.stream))
     created = int(time())
     if not body.stream:
         return wanted.batch(lambda whole: _completion(whole, body.model, created))

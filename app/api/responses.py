@@ -16,7 +16,7 @@ from app.errors import InvalidRequest, NotFound
 from app.limits.declared import GENERATE, declared, tier_rates
 from app.providers.base import GenerationRequest
 from app.streams.answer import Answer
-from app.streams.log import START, OnDisconnect, StreamRecord
+from app.streams.log import START, StreamRecord
 from app.streams.reader import PAGE_EVENTS_MAX, Reader
 from app.streams.sse_responses import ResponsesEncoder, outline
 
@@ -42,8 +42,7 @@ async def create(request: Request, body: ResponsesBody) -> Response:
         extra=extra_of(body),
         headers=upstream_headers(request),
     )
-    # A stream can be come back to; whoever waits for one document has nothing of it once he is gone.
-    policy: OnDisconnect = "grace" if body.stream else "cancel"
+    policy = ctx.asked_policy(SURFACE, None, body.stream)
     wanted = Wanted(ctx, who, BACKGROUND if body.background else SURFACE, generation, policy)
     if body.stream:
         # Not resumable in the sense of a drain: the SDK reads on to the end of a connection.

@@ -182,7 +182,7 @@ class Session:
             simulator=ctx.simulator(wanted.simulator),
             headers=upstream_headers(self._socket),
         )
-        policy = wanted.on_disconnect or ctx.on_disconnect
+        policy = ctx.asked_policy("native", wanted.on_disconnect, streamed=True)
         record = await Wanted(ctx, who, "native", request, policy, conversation_id=self._conversation_id).begin(
             "told", self._connection.unless_gone
         )

@@ -40,6 +40,7 @@ class Wanted(msgspec.Struct, frozen=True):
     `stream` and `batch` answer a request with it. `begin` begins it, whoever will read it.
 
     Args:
+        on_disconnect: `Context.asked_policy`.
         answers: how many it comes to.
         conversation_id: that whose next turn the request's last message is.
         metadata: what the stream's end repeats.
@@ -50,7 +51,7 @@ class Wanted(msgspec.Struct, frozen=True):
     who: Caller
     surface: str
     request: GenerationRequest
-    on_disconnect: OnDisconnect
+    on_disconnect: OnDisconnect | None
     answers: int = 1
     conversation_id: str | None = None
     metadata: Mapping[str, str] = msgspec.field(default_factory=dict)
@@ -173,7 +174,6 @@ class Wanted(msgspec.Struct, frozen=True):
         return await self.ctx.attach(self.who, record.stream_id, START)
 
     def _draft(self, stream_id: str, key: str, request: GenerationRequest, grant: Grant | None) -> StreamRecord:
-        policy = "grace" if key and self.on_disconnect == "cancel" else self.on_disconnect
         tier_max = self.who.identity.tier.max_tokens
         if tier_max is not None and request.max_tokens is None:
             request = msgspec.structs.replace(request, max_tokens=tier_max)
@@ -182,7 +182,7 @@ class Wanted(msgspec.Struct, frozen=True):
             principal=self.who.principal,
             surface=self.surface,
             request=request,
-            on_disconnect=self.ctx.policy(policy) if self.surface not in UNATTENDED else "finish",
+            on_disconnect=self.ctx.policy(self.on_disconnect, keyed=bool(key)) if self.surface not in UNATTENDED else "finish",
             grace_seconds=self.ctx.grace_seconds,
             created_unix=int(time()),
             idempotency=key,

@@ -9,7 +9,7 @@ import pytest
 from tests.support.call import Call, ask
 from tests.support.chain import Chain
 from tests.support.models import Models
-from tests.support.surfaces import NATIVE, SURFACES, Surface
+from tests.support.surfaces import NATIVE, OPENAI, SURFACES, Surface
 from tests.support.upstream import ScriptedUpstream
 from tests.support.workers import all_active_streams, until
 
@@ -76,6 +76,31 @@ def test_leaving_mid_stream_ends_the_generation(
         call.until(4)
         assert sum(all_active_streams(chain)) == 1
         let_go(chain, upstream, model, call.leave(how))
+
+
+def test_who_asks_for_his_end_gets_it_though_he_has_a_key_to_come_back_with(
+    chain: Chain, upstream: ScriptedUpstream, model: str
+) -> None:
+    upstream.script(model, tokens=1000, delay_seconds=0.05)
+    with Call(chain.url, NATIVE.path, NATIVE.body(model), headers={"Idempotency-Key": model}) as call:
+        let_go(chain, upstream, model, call.until(4).leave("fin"))
+
+
+def test_each_surface_has_the_operators_policy_for_who_asks_for_none(
+    upstream: ScriptedUpstream, models: Models
+) -> None:
+    cancelled, kept = models.unused(), models.unused()
+    for model in (cancelled, kept):
+        upstream.script(model, tokens=60, delay_seconds=0.05)
+    policies = {"SLUICE_ON_DISCONNECT": "cancel", "SLUICE_ON_DISCONNECT_OPENAI": "finish"}
+    with Chain({"SLUICE_CONFIG": str(models.path), **policies}, workers=1) as chain:
+        asked = NATIVE.body(cancelled)
+        del asked["on_disconnect"]
+        with Call(chain.url, NATIVE.path, asked, headers={"Idempotency-Key": cancelled}) as call:
+            let_go(chain, upstream, cancelled, call.until(4).leave("fin"))
+        with Call(chain.url, OPENAI.path, OPENAI.body(kept)) as call:
+            call.until(4).leave("fin")
+        upstream.wait_tokens(kept, 60)
 
 
 @every_way

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 
-import { generate, resume } from "../../../app/api/static/sluice/sluice.js";
+import { DEFAULTS, generate, resume } from "../../../app/api/static/sluice/sluice.js";
 import {
   CUT,
   HANG,
@@ -107,14 +107,15 @@ test("a POST that is cut before its headers is sent again under the same key", a
 });
 
 test("the server's reconnect is obeyed: its wait, not the client's own", async (t) => {
+  t.mock.method(Math, "random", () => 0.75);
   const farewell = `retry: 321\n${event("reconnect", { reason: "drain", retry_ms: 321 })}`;
   const { stream: made, states } = await client(t, [stream(token(1), farewell), stream(token(2), CUT), stream(done(3))]);
   assert.equal(await made.text(), "t1 t2 ");
   const [drained, cut] = states.filter(({ state }) => state === "lost");
   assert.deepEqual([drained.reason, drained.delayMs], ["drain", 321]);
-  // From then on, `retry:` is the base of the client's own waits.
+  // From then on, `retry:` bounds the client's own first wait.
   assert.equal(cut.reason, "network");
-  assert.ok(cut.delayMs >= 321 / 2 && cut.delayMs <= 321, `${cut.delayMs} ms`);
+  assert.equal(cut.delayMs, 321 * 0.75);
 });
 
 test("204 says that there is nothing more", async (t) => {
@@ -456,7 +457,7 @@ test("what is new starts that count again, but not the count of all", async (t) 
   assert.equal(server.requests.length, 7);
 });
 
-test("waits double up to their bound, and half of each is chance", async (t) => {
+test("longest waits double up to their bound, and each wait is chance", async (t) => {
   const { stream: made, states } = await client(t, Array(8).fill(cutBeforeHeaders), {
     backoffMsMin: 16,
     backoffMsMax: 64,
@@ -467,8 +468,34 @@ test("waits double up to their bound, and half of each is chance", async (t) => 
   const bounds = [16, 32, 64, 64, 64, 64];
   assert.equal(waits.length, bounds.length);
   for (const [index, boundMs] of bounds.entries())
-    assert.ok(waits[index] >= boundMs / 2 && waits[index] <= boundMs, `${waits}`);
+    assert.ok(waits[index] >= 0 && waits[index] <= boundMs, `${waits}`);
   assert.equal(new Set(waits.slice(2)).size, 4);
+});
+
+test("a hundred clients that were cut at one moment come back over the whole of the first wait", async (t) => {
+  const clients = 100;
+  const open = [];
+  const back = [];
+  let cutAt = null;
+  const first = async (request, response) => {
+    await stream(token(1), HANG)(request, response);
+    open.push(response);
+    if (open.length < clients) return;
+    cutAt = performance.now();
+    for (const each of open) each.socket.destroy();
+  };
+  const again = (request, response) => {
+    back.push(performance.now() - cutAt);
+    return stream(done(2))(request, response);
+  };
+  const server = await serve(t, ...Array(clients).fill(first), ...Array(clients).fill(again));
+  await Promise.all(Array.from({ length: clients }, () => read(generate(PROMPT, { baseUrl: server.url }))));
+  assert.equal(back.length, clients);
+  const windowMs = DEFAULTS.backoffMsMin;
+  const quarters = [0, 0, 0, 0];
+  for (const delayMs of back) quarters[Math.min(3, Math.floor((4 * delayMs) / windowMs))] += 1;
+  // 25 of a hundred in each quarter, give or take four deviations.
+  for (const count of quarters) assert.ok(count >= 8 && count <= 43, `${quarters}`);
 });
 
 test("it says where it stands with its connections", async (t) => {

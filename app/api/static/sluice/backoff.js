@@ -42,10 +42,11 @@ export class Backoff {
     if (this.#fruitless >= triesMax) throw gaveUp(`${triesMax} connections in a row brought nothing new`, lost);
     if (this.#total >= triesTotalMax) throw gaveUp(`${triesTotalMax} connections did not bring the end`, lost);
     if (offline) return backoffMsMax;
-    // The server has spread its readers already. Where nobody did, jitter keeps them from coming back all at once.
+    // The server has spread its readers already. Where nobody did, as when a worker was killed, full jitter keeps them
+    // from coming back all at once.
     if (lost.delayMs !== null && this.#fruitless <= 1) return Math.min(lost.delayMs, retryAfterMsMax);
     const doubledMs = this.#baseMs * 2 ** Math.max(0, this.#fruitless - 1);
-    return lost.floorMs + Math.min(doubledMs, Math.max(backoffMsMax, this.#baseMs)) * (0.5 + Math.random() / 2);
+    return lost.floorMs + Math.min(doubledMs, Math.max(backoffMsMax, this.#baseMs)) * Math.random();
   }
 }
 

@@ -28,9 +28,9 @@ export { SluiceError };
  * Bounds, each of which can be set in the options. `Ms` are milliseconds.
  *
  * @typedef {object} Limits
- * @property {number} backoffMsMin First wait after a lost connection; the server's `retry:` replaces it.
- * @property {number} backoffMsMax Longest such wait. Each doubles the one before; half of it is chance. A browser that
- *   says it is offline is asked after this long, or as soon as it says otherwise.
+ * @property {number} backoffMsMin Longest first wait after a lost connection; the server's `retry:` replaces it.
+ * @property {number} backoffMsMax Longest wait of all. The longest doubles each time, and any wait up to it is as
+ *   likely. A browser that says it is offline is asked after this long, or as soon as it says otherwise.
  * @property {number} triesMax Connections in a row that bring nothing new, before the client gives up. Those that were
  *   lost offline do not count.
  * @property {number} triesTotalMax Connections of one stream, before the client gives up.
@@ -39,7 +39,7 @@ export { SluiceError };
  * @property {number} eventCharactersMax Longest single event.
  */
 export const DEFAULTS = Object.freeze({
-  backoffMsMin: 250,
+  backoffMsMin: 500,
   backoffMsMax: 15_000,
   triesMax: 10,
   triesTotalMax: 500,
