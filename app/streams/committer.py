@@ -14,16 +14,16 @@ from app.errors import LimitExceeded, LogUnavailable
 from app.events import ENDS, Event
 from app.observability.figures import figures
 from app.observability.metrics import COMMIT_EVENTS, COMMIT_SECONDS
+from app.streams.backlog import Backlog
 from app.streams.generation import Generation
-from app.streams.log import Append, AppendResult, Cursor, StreamLog
+from app.streams.log import Append, AppendResult, StreamLog
 
 log = structlog.get_logger(__name__)
 
 # A provider that outruns the log waits, once this much of a stream is not committed yet.
 PENDING_EVENTS_MAX = 1024
 PENDING_BYTES_MAX = 256 * 1024
-# While the log is away: how much of one stream is kept for its return, and how often it is tried.
-BACKLOG_EVENTS_MAX = 20_000
+# While the log is away: how often it is tried.
 RETRY_SECONDS = 0.5
 
 
@@ -35,7 +35,7 @@ class Committer:
         self._loop = asyncio.get_running_loop()  # kept, since asking for it is a system call
         # Dictionaries for their order: first come, first committed.
         self._dirty: dict[Generation, None] = {}
-        self._backlog: dict[Generation, list[Append]] = {}
+        self._backlog = Backlog()
         self._settled = asyncio.Event()
         self._turn: asyncio.Handle | None = None
         self._committing: asyncio.Task[None] | None = None
@@ -210,10 +210,7 @@ class Committer:
             log.warning("stream log unavailable, streams go on without it", streams=len(batch), all=self._away)
             self._returning = asyncio.create_task(self._await_return(), name="log-return")
         for generation, append in zip(generations, batch, strict=True):
-            kept = self._backlog.setdefault(generation, [])
-            kept.append(append)
-            while sum(len(older.events) for older in kept) > BACKLOG_EVENTS_MAX:
-                kept.pop(0)  # the hole that this leaves in the log is found by whoever reads across it
+            self._backlog.add(generation, append)
             self._deliver_unlogged(generation, append)
 
     def _deliver_unlogged(self, generation: Generation, append: Append) -> None:
@@ -224,7 +221,7 @@ class Committer:
         while self._backlog:
             await asyncio.sleep(RETRY_SECONDS)
             generations = list(self._backlog)
-            batch = [_merged(self._backlog[generation]) for generation in generations]
+            batch = [self._backlog.append_of(generation) for generation in generations]
             results = await self._append(batch)
             self._away = results is None
             if results is None:
@@ -233,27 +230,14 @@ class Committer:
                 if result == "unavailable":
                     continue
                 # More may have been kept while this was on its way.
-                left = [kept for kept in self._backlog.pop(generation) if kept.first >= _behind(append)]
-                if left:
-                    self._backlog[generation] = left
+                cursors = self._backlog.settle(generation, append)
                 if result == "ok":
-                    generation.logged_after_all(append)
+                    generation.tail.name_unlogged(cursors)
                 elif result == "fenced":
+                    self._backlog.drop(generation)
                     generation.lose()
                 elif not generation.tail.ended:  # else its end was kept meanwhile, and has room in the next round
-                    self._backlog.pop(generation, None)
+                    self._backlog.drop(generation)
                     self._refused(generation, append, result)
         log.info("stream log has all of its streams again")
         self._returning = None
-
-
-def _merged(kept: Sequence[Append]) -> Append:
-    """What was kept of one stream up to its next reset, as one append; it is contiguous."""
-    first = kept[0]
-    events = [event for append in kept if append.first.epoch == first.first.epoch for event in append.events]
-    return Append(first.stream_id, first.fence, first.first, events)
-
-
-def _behind(append: Append) -> Cursor:
-    """The cursor that the append's next event would have."""
-    return Cursor(append.first.epoch, append.first.seq + len(append.events))

@@ -134,11 +134,6 @@ class Generation:
         figures.add(STREAMS, 1, self.record.request.model, self.record.surface, outcome)
         self.pace.ended(outcome)
 
-    def logged_after_all(self, append: Append) -> None:
-        """What readers had without ids has got its ids."""
-        epoch, seq = append.first
-        self.tail.name_unlogged([Cursor(epoch, seq + offset) for offset in range(len(append.events))])
-
     def lose(self) -> None:
         """Somebody else owns the stream: say nothing more and stop the upstream."""
         self.stop()

@@ -94,10 +94,15 @@ class NativeEncoder:
         if type(event) is Reset:
             return head + sse("reset", {"reason": event.reason})
         assert type(event) is Failed
-        return head + sse("error", {"code": event.code, "message": event.message, "retryable": event.retryable})
+        return head + sse("error", self._failed(event))
 
     def farewell(self, reason: str, retry_ms: int) -> bytes:
         return b"retry: %d\n" % retry_ms + sse("reconnect", {"reason": reason, "retry_ms": retry_ms})
+
+    def _failed(self, event: Failed) -> dict[str, Any]:
+        said = {"code": event.code, "message": event.message, "retryable": event.retryable, "status": event.status}
+        seconds = event.retry_after_seconds
+        return said if seconds is None else said | {"retry_after_seconds": seconds}
 
     def _done(self, event: Done) -> dict[str, Any]:
         cost = {} if event.cost is None else {"cost": event.cost}

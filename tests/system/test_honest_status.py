@@ -164,7 +164,10 @@ def test_a_failure_after_the_first_heartbeat_is_one_error_event(
     assert call.heartbeat_times
     assert call.verdict == "error"
     assert len(call.frames) == 1
-    assert surface.error(call)["code"]
+    error = surface.error(call)
+    assert error["code"]
+    if surface is NATIVE and script.status == 429:
+        assert (error["status"], error["retry_after_seconds"]) == (429, 7)
 
 
 @every_surface

@@ -231,6 +231,12 @@ test("an error event ends the stream with what it says", async (t) => {
   assert.equal(server.requests.length, 1);
 });
 
+test("an error event's status and wait are told", async (t) => {
+  const said = { code: "upstream_rejected", message: "Later.", retryable: true, status: 429, retry_after_seconds: 7 };
+  const { stream: made } = await client(t, [stream(token(1), event("error", said, id(2)))]);
+  await assert.rejects(read(made), { code: "upstream_rejected", status: 429, retryAfterMs: 7000 });
+});
+
 test("an error without an id that is the connection's alone is resumed", async (t) => {
   const away = event("error", { code: "log_unavailable", message: "Away.", retryable: true });
   const { stream: made, lost } = await client(t, [stream(token(1), away), stream(token(2), done(3))]);

@@ -221,7 +221,12 @@ async def test_a_failure_after_a_heartbeat_is_an_event(here: Worker) -> None:
     here.heartbeat_seconds = 0.05
     peer = await answered(here, Peer(), 0.3, UpstreamStalled("Silence."))
     assert (peer.status, events(peer)) == (200, ["error"])
-    assert peer.frames[0].json() == {"code": "upstream_stalled", "message": "Silence.", "retryable": True}
+    assert peer.frames[0].json() == {
+        "code": "upstream_stalled",
+        "message": "Silence.",
+        "retryable": True,
+        "status": 504,
+    }
 
 
 async def test_a_batch_answer_that_fails_half_way_has_the_failures_status(here: Worker) -> None:

@@ -113,8 +113,14 @@ def test_done_says_how_much_it_took() -> None:
 def test_an_error_says_code_message_and_whether_to_try_again() -> None:
     assert native().encode(AT, FAILED).decode() == (
         f"id: {STREAM}.0.7\n"
-        'event: error\ndata: {"code":"upstream_stalled","message":"The upstream stopped.","retryable":true}\n\n'
+        'event: error\ndata: {"code":"upstream_stalled","message":"The upstream stopped.","retryable":true,"status":504}\n\n'
     )
+
+
+def test_an_error_says_the_status_and_the_wait_that_it_would_have_had_in_time() -> None:
+    limited = Failed("upstream_rejected", "Too many.", 429, retryable=True, retry_after_seconds=7)
+    said = decode(native().encode(AT, limited))[0].json()
+    assert (said["status"], said["retry_after_seconds"]) == (429, 7)
 
 
 def test_every_logged_event_has_the_id_of_its_place() -> None:

@@ -11,7 +11,7 @@ export class SluiceError extends Error {
    * @param {string} message For people.
    * @param {object} [more]
    * @param {boolean} [more.retryable] Whether the same request may succeed later, under another Idempotency-Key.
-   * @param {number|null} [more.status] HTTP's, where that was the answer.
+   * @param {number|null} [more.status] HTTP's, or what it would have been while headers were not sent.
    * @param {string|null} [more.requestId] For the server's operator.
    * @param {number|null} [more.retryAfterMs] Not before then.
    * @param {unknown} [more.cause]

@@ -324,11 +324,11 @@ export class SluiceStream {
     return { type, data, id };
   }
 
-  #fail({ code, message, retryable }, id) {
+  #fail({ code, message, retryable, status = null, retry_after_seconds: seconds = null }, id) {
     // Without an id these two are about the connection: the stream goes on in its log.
     if (id === null && code === "log_unavailable") throw new Lost(code);
     if (id === null && code === "cursor_gone" && this.lastEventId !== null) throw new Lost(code, { startOver: true });
-    throw new SluiceError(code, message, { retryable });
+    throw new SluiceError(code, message, { retryable, status, retryAfterMs: seconds === null ? null : seconds * 1000 });
   }
 
   /**
