@@ -30,12 +30,14 @@ except SettingsError as error:
         sys.exit(f"sluice: {error}")
     structlog.get_logger("sluice").error("credentials refused, those before them stay in force", reason=str(error))
 
+# What is served, and by whom: Uvicorn, with a heartbeat that lasts through a drain and a drain that has an end.
 wsgi_app = "app.main:create_app()"
 worker_class = SluiceWorker
 workers = settings.workers
 
 # With a socket for each worker the master listens nowhere.
 bind = [] if settings.socket_dir else [settings.bind]
+# A worker is made by Gunicorn, which gives it nothing: what it needs of the settings stands on its class.
 SluiceWorker.drain_seconds = settings.drain_seconds
 SluiceWorker.metrics_dir = settings.metrics_path
 SluiceWorker.CONFIG_KWARGS["ws_max_size"] = settings.socket_bytes_max
@@ -63,6 +65,7 @@ backlog = 2048
 # No control socket: signals do, and a read-only container has no place for it.
 control_socket_disable = True
 
+# Gunicorn's own lines in the one format, through the writer that never blocks.
 logger_class = GunicornLogger
 loglevel = settings.log_level
 

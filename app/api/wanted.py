@@ -182,7 +182,7 @@ class Wanted(msgspec.Struct, frozen=True):
             principal=self.who.principal,
             surface=self.surface,
             request=request,
-            on_disconnect=self.ctx.policy(self.on_disconnect, keyed=bool(key)) if self.surface not in UNATTENDED else "finish",
+            on_disconnect="finish" if self.surface in UNATTENDED else self.ctx.policy(self.on_disconnect, bool(key)),
             grace_seconds=self.ctx.grace_seconds,
             created_unix=int(time()),
             idempotency=key,

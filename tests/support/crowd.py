@@ -9,7 +9,7 @@ from typing import Any
 import aiohttp
 
 from tests.support.asgi import until
-from tests.support.journal import Journal
+from tests.support.journal import Journal, check_wrongs
 from tests.support.resuming_client import ResumingClient
 
 # Limits of requests are by the minute; one wait is enough, if nobody else asks.
@@ -83,7 +83,7 @@ async def check_texts(url: str, clients: Sequence[ResumingClient], headers: Mapp
             wrongs.append(f"{client.key}: ended with {client.journal.end_event} {client.journal.end}")
         elif client.journal.text != await text_of(url, client.body, headers):
             wrongs.append(f"{client.key}: another text: {client.journal.text[-100:]!r}")
-    assert not wrongs, "\n".join(wrongs[:20])
+    check_wrongs(wrongs)
 
 
 def reasons(journals: Sequence[Journal]) -> dict[str, int]:

@@ -23,7 +23,7 @@ from app.streams.follower import TAKEOVERS_MAX
 from tests.support.arson import Arsonist
 from tests.support.chain import Chain
 from tests.support.footprint import Footprint, footprint
-from tests.support.journal import Journal
+from tests.support.journal import Journal, check_wrongs
 from tests.support.log_lines import wrong_lines
 from tests.support.resuming_client import ResumingClient
 from tests.support.workers import all_active_streams
@@ -94,9 +94,11 @@ class Fire:
         Raises:
             AssertionError: the fire did damage.
         """
-        wrongs = [*self._client_wrongs(), *await self._text_wrongs(), *self._takeover_wrongs()]
-        wrongs += [*wrong_lines(self.chain.log), *await self._leftovers()]
-        assert not wrongs, "\n".join([f"{len(wrongs)} wrongs, seed {self.seed}", *wrongs[:40], *self.story()])
+        texts = [*self._client_wrongs(), *await self._text_wrongs()]
+        others = [*self._takeover_wrongs(), *wrong_lines(self.chain.log), *await self._leftovers()]
+        story = [f"seed {self.seed}", *self.story()]
+        check_wrongs(texts, [*others[:40], *story])
+        assert not others, "\n".join([f"{len(others)} wrongs", *others[:40], *story])
 
     @property
     def waits(self) -> Counter[str]:
@@ -133,8 +135,9 @@ class Fire:
             if journal.stream_id in given_up and text.startswith(journal.text):
                 continue
             if journal.end_event != "done":
-                wrongs.append(f"{journal.key} {journal.stream_id}: ended with {journal.end_event} {journal.end}")
-                wrongs += [line for line in self.chain.log.splitlines() if journal.stream_id in line]
+                told = [line for line in self.chain.log.splitlines() if journal.stream_id in line]
+                ended = f"{journal.key} {journal.stream_id}: ended with {journal.end_event} {journal.end}"
+                wrongs.append("\n".join([ended, *told]))
             elif journal.text != text:
                 wrongs.append(f"{journal.key} {journal.stream_id}: another text: {_difference(journal.text, text)}")
         return wrongs

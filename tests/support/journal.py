@@ -3,6 +3,7 @@
 import json
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -10,6 +11,25 @@ ID = re.compile(r"([0-9A-Za-z_-]{22,40})\.(\d+)\.(\d+)")
 # What a browser may send back across origins without asking first.
 ID_ALLOWED = re.compile(r"[0-9A-Za-z._-]{1,64}")
 ENDS = ("done", "error")
+# What a machine that is too slow explains.
+LATE = re.compile(r"(^|: )(no end within|silence behind|refused:|ended with (error)?) ")
+
+
+class NotExactlyOnce(AssertionError):
+    """A token was lost, repeated or altered. No noise explains that: such a test fails at once, and is not run again
+    (pyproject.toml)."""
+
+
+def check_wrongs(wrongs: Sequence[str], story: Sequence[str] = ()) -> None:
+    """Fail if anything was wrong.
+
+    Raises:
+        NotExactlyOnce: with tokens.
+        AssertionError: with nothing but time.
+    """
+    if wrongs:
+        kind = AssertionError if all(LATE.search(wrong) for wrong in wrongs) else NotExactlyOnce
+        raise kind("\n".join([f"{len(wrongs)} wrongs", *wrongs[:40], *story]))
 
 
 class Frame(NamedTuple):

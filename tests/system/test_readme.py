@@ -145,3 +145,50 @@ def test_the_models_file_asks_its_upstreams_in_turn_with_the_key(tmp_path: Path)
         requests = upstream.requests("gpt-x")
         assert len(requests) == 2
         assert {request.headers["authorization"] for request in requests} == {"Bearer secret-of-the-test"}
+
+
+def bash_block(mark: str) -> list[str]:
+    """The lines of the block that has `mark`; one of them is `make run`, which the tests do in their own way."""
+    blocks: list[str] = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
+    assert len(blocks) == 2
+    (block,) = [block for block in blocks if mark in block]
+    return block.replace("\\\n", "").splitlines()
+
+
+def typed(command: str, chain: Chain | None = None, **env: str) -> str:
+    """What the command wrote to stdout."""
+    command = command.replace("127.0.0.1:8080", f"127.0.0.1:{chain.port}" if chain else "")
+    command = command.replace(".venv/bin/python", sys.executable)
+    done = subprocess.run(
+        ["bash", "-c", command],
+        cwd=HOME,
+        capture_output=True,
+        text=True,
+        timeout=BLOCK_SECONDS_MAX,
+        env=os.environ | env,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_example_agent_answers_as_the_readme_asks_it() -> None:
+    started, asked = bash_block("examples/agent")
+    config = re.search(r"SLUICE_CONFIG=(\S+) make run", started)
+    assert config is not None
+    with Chain({"SLUICE_CONFIG": str(HOME / config[1])}, workers=1) as chain:
+        output = typed(asked, chain)
+    assert "A weir is a low dam" in text_of(output)
+    assert output.count("event: done\n") == 1
+
+
+def test_a_key_is_made_and_used_as_the_readme_says(tmp_path: Path) -> None:
+    made, started, asked = bash_block("deploy.credentials key")
+    said = typed(made)
+    (line,) = re.findall(r"^ +- \{hash: .*\}$", said, re.MULTILINE)
+    (key,) = re.findall(r"^ +(sk-sluice-\S+)$", said, re.MULTILINE)
+    assert started == "SLUICE_API_KEYS_FILE=keys.yaml make run"
+    keys = tmp_path / "keys.yaml"
+    keys.write_text(f"keys:\n{line}\n")
+    with Chain({"SLUICE_API_KEYS_FILE": str(keys)}, workers=1) as chain:
+        assert "event: done\n" in typed(asked, chain, KEY=key)
+        assert '"unauthorized"' in typed(asked, chain, KEY="sk-sluice-another")

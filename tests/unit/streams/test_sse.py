@@ -113,7 +113,8 @@ def test_done_says_how_much_it_took() -> None:
 def test_an_error_says_code_message_and_whether_to_try_again() -> None:
     assert native().encode(AT, FAILED).decode() == (
         f"id: {STREAM}.0.7\n"
-        'event: error\ndata: {"code":"upstream_stalled","message":"The upstream stopped.","retryable":true,"status":504}\n\n'
+        'event: error\ndata: {"code":"upstream_stalled","message":"The upstream stopped.","retryable":true,'
+        '"status":504}\n\n'
     )
 
 
