@@ -60,8 +60,14 @@ def _variable_of_wait(name: str) -> str:
     return f"`{variable(name)}`" if name in Settings.model_fields else ""
 
 
+def _words(field: FieldInfo) -> list[str]:
+    """Those that a setting takes which takes nothing else."""
+    kinds = [field.annotation, *get_args(field.annotation)]
+    return [word for kind in kinds if get_origin(kind) is Literal for word in get_args(kind)]
+
+
 def _type(field: FieldInfo) -> str:
-    if get_origin(field.annotation) is Literal:
+    if _words(field):
         return "word"
     kinds = [kind for kind in get_args(field.annotation) or (field.annotation,) if kind is not NoneType]
     return TYPES[kinds[0]]
@@ -78,8 +84,8 @@ def _default(name: str, field: FieldInfo) -> str:
 
 
 def _range(field: FieldInfo) -> str:
-    if get_origin(field.annotation) is Literal:
-        return ", ".join(f"`{word}`" for word in get_args(field.annotation))
+    if words := _words(field):
+        return ", ".join(f"`{word}`" for word in words)
     found = [
         words.format(f"{getattr(bound, name):,}")
         for bound in field.metadata
