@@ -4,6 +4,7 @@ Context variables would not do: a task that the request starts sees a copy, and 
 """
 
 from collections.abc import Mapping
+from time import monotonic
 from typing import Any, Protocol
 
 from starlette.types import Scope
@@ -39,6 +40,18 @@ class SocketWire(Wire, Protocol):
     async def drained(self) -> None:
         """Return once the reader takes more, or is gone."""
         ...
+
+
+def begin(scope: Scope) -> float:
+    """The request begins now, by the monotonic clock."""
+    now = scope["sluice.began_at"] = monotonic()
+    return now
+
+
+def began_at(scope: Scope) -> float:
+    """When it began; now, if nobody has said."""
+    found: float = scope.get("sluice.began_at") or monotonic()
+    return found
 
 
 def set_request_id(scope: Scope, identity: str) -> None:

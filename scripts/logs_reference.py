@@ -20,6 +20,7 @@ def regions() -> dict[str, str]:
         "always": _table(log_fields.ALWAYS),
         "context": _table(log_fields.CONTEXT),
         "request": _table(log_fields.REQUEST),
+        "socket": _table(log_fields.SOCKET),
         "generation": _table(log_fields.GENERATION),
         "others": _table(log_fields.OTHERS),
     }

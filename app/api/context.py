@@ -17,7 +17,7 @@ from app.limits.account import Limit
 from app.limits.quotas import Quotas
 from app.observability import tracing
 from app.providers.base import Fault, SimulatorOptions
-from app.scope import request_id, sent_headers
+from app.scope import began_at, request_id, sent_headers
 from app.security.principal import Principal
 from app.streams.connection import Connection
 from app.streams.conversations import Conversations
@@ -101,6 +101,7 @@ class Caller(msgspec.Struct, frozen=True):
     Args:
         limits: what the route declares for him.
         scope: of his request, whose answer says what is left of his limits.
+        asked_at: when his request came, by the monotonic clock.
     """
 
     identity: Principal
@@ -109,6 +110,7 @@ class Caller(msgspec.Struct, frozen=True):
     idempotency_key: str | None
     last_event_id: str | None
     resumes: bool
+    asked_at: float
 
     @property
     def principal(self) -> str:
@@ -154,7 +156,10 @@ def caller(connection: HTTPConnection) -> Caller:
         raise InvalidRequest(f"Idempotency-Key: 1 to {IDEMPOTENCY_KEY_CHARACTERS_MAX} printable ASCII characters.")
     last = _told(connection, b"last-event-id", "last_event_id")
     resumes = sent_headers(connection.scope).get(b"sluice-resume") == b"1" or connection.scope.get("method") == "GET"
-    return Caller(principal(connection), declared_limits(connection), connection.scope, key, last or None, resumes)
+    scope = connection.scope
+    return Caller(
+        principal(connection), declared_limits(connection), scope, key, last or None, resumes, began_at(scope)
+    )
 
 
 def _told(connection: HTTPConnection, header: bytes, parameter: str) -> str | None:

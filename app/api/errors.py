@@ -84,6 +84,7 @@ def draining(scope: Scope) -> Response:
 
 def _answer(failed: Failed, scope: Scope, details: list[dict[str, Any]] | None = None) -> Response:
     note(scope)["outcome"] = failed.code
+    figures.add(REFUSED, 1, failed.code)
     if failed.status == 503 and _is_event_source(scope):
         return _ask_again(failed)
     headers = {} if failed.retry_after_seconds is None else {"Retry-After": str(failed.retry_after_seconds)}
@@ -104,7 +105,6 @@ def _ask_again(failed: Failed) -> Response:
 
 async def _sluice_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, SluiceError)
-    figures.add(REFUSED, 1, error.code)
     return _answer(error.as_event(), request.scope)
 
 

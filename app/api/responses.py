@@ -1,6 +1,6 @@
 """OpenAI's Responses API on the stream log: the unmodified SDK reads a response again, from any frame on."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import JSONResponse, Response
@@ -21,7 +21,7 @@ from app.streams.reader import PAGE_EVENTS_MAX, Reader
 from app.streams.sse_responses import ResponsesEncoder, outline
 
 router = APIRouter(prefix="/v1/responses", tags=["openai"], route_class=Guarded)
-SURFACE = "responses"
+SURFACE: Final = "responses"
 PREFIX = "resp_"
 
 ResponseId = Annotated[str, Path(max_length=64, examples=["resp_pYnkZ0gC2rT1uVwX3yZaBcDe"])]

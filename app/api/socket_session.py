@@ -4,6 +4,7 @@ import random
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from time import monotonic
 
 import structlog
 from msgspec.structs import replace
@@ -20,9 +21,10 @@ from app.api.socket_schemas import (
     SayMessage,
 )
 from app.api.wanted import Wanted
-from app.errors import Busy, InvalidRequest, NotFound, SluiceError
+from app.errors import Busy, CursorGone, InvalidRequest, NotFound, SluiceError
+from app.observability import tracing
 from app.observability.figures import figures
-from app.observability.metrics import READERS
+from app.observability.metrics import HEARTBEATS, READERS, REFUSED, RESUMES
 from app.providers.base import GenerationRequest
 from app.scope import socket_wire
 from app.streams.connection import ClientGone, ReaderStuck
@@ -60,6 +62,8 @@ class Session:
 
     Args:
         conversation_id: what is said here belongs to it, and what is said in it elsewhere is told here.
+
+    `streams` are those that were read here, `begun` those of them that began here, `tokens` what came of all.
     """
 
     def __init__(self, ctx: Context, who: Caller, socket: WebSocket, conversation_id: str | None = None) -> None:
@@ -72,10 +76,18 @@ class Session:
         self._at: str | None = None  # of the conversation's streams, that which was told last
         self._news = False
         self._wrong = 0
-        self.streams = self.tokens = 0
+        self.streams = self.begun = self.tokens = 0
 
     async def run(self) -> str:
         """Until it ends; why it did."""
+        outcome = "server_error"
+        try:
+            outcome = await self._run()
+        finally:
+            self._end_reading(outcome)
+        return outcome
+
+    async def _run(self) -> str:
         terms, wire = self._ctx.terms, socket_wire(self._socket.scope)
         raw = self._socket
         self._connection = SocketConnection(
@@ -106,7 +118,6 @@ class Session:
             await self._close(INTERNAL, "internal_error")
             return "server_error"
         finally:
-            self._end_reading(self._connection.leaving or "client_cancelled")
             terms.drain.leave(self._connection)
             self._connection.close()
             if self._key:
@@ -133,6 +144,8 @@ class Session:
             elif connection.leaving:
                 return await self._say_farewell(connection.leaving)
             elif connection.heartbeat_due:
+                if self._reading is not None:  # a socket that rests is no stream that is silent
+                    figures.add(HEARTBEATS)
                 await self._send(SocketEncoder.heartbeat)
             elif self._news and self._reading is None:
                 await self._look()
@@ -150,10 +163,14 @@ class Session:
             first = error.errors()[0]
             field = ".".join(str(part) for part in first["loc"][1:])
             text = f"{field}: {first['msg']}" if field else str(first["msg"])
-            await self._send(error_message(InvalidRequest(text).as_event()))
+            await self._refuse(InvalidRequest(text))
         except SluiceError as error:
-            await self._send(error_message(error.as_event()))
+            await self._refuse(error)
         return self._wrong < WRONG_MESSAGES_MAX
+
+    async def _refuse(self, error: SluiceError) -> None:
+        figures.add(REFUSED, 1, error.code)
+        await self._send(error_message(error.as_event()))
 
     async def _do(self, said: str) -> None:
         wanted = CLIENT_MESSAGE.validate_json(said)
@@ -172,7 +189,7 @@ class Session:
 
     async def _begin(self, wanted: SayMessage) -> None:
         ctx = self._ctx
-        who = replace(self._who, idempotency_key=wanted.idempotency_key)
+        who = replace(self._who, idempotency_key=wanted.idempotency_key, asked_at=monotonic())
         system = [{"role": "system", "content": wanted.system}] if wanted.system else []
         request = GenerationRequest(
             model=wanted.model or ctx.models[0],
@@ -186,6 +203,7 @@ class Session:
         record = await Wanted(ctx, who, "native", request, policy, conversation_id=self._conversation_id).begin(
             "told", self._connection.unless_gone
         )
+        self.begun += 1
         await self._read(await ctx.attach(who, record.stream_id, START), wanted.text)
 
     async def _resume(self, wanted: ResumeMessage) -> None:
@@ -203,8 +221,14 @@ class Session:
             and stream_id not in [each for each, _ in await self._turns()]
         ):
             raise NotFound("There is no such stream.")
-        reader = await self._ctx.attach(self._who, stream_id, cursor)
+        try:
+            reader = await self._ctx.attach(self._who, stream_id, cursor)
+        except CursorGone:
+            figures.add(RESUMES, 1, "gone")
+            raise
+        figures.add(RESUMES, 1, "past_end" if reader.past_end else "ok")
         if reader.past_end:
+            tracing.link(reader.record.request.headers)
             self._ctx.streams.detach(reader)
             self._at, self._news = stream_id, bool(self._key)
             await self._send(message("end", id=wanted.last_event_id, stream_id=stream_id))
@@ -240,6 +264,8 @@ class Session:
         self._reading = Reading(reader, encoder, Delivery())
         self._at = record.stream_id
         self.streams += 1
+        tracing.link(record.request.headers)
+        tracing.describe(stream_id=record.stream_id)
         drain = self._ctx.terms.drain
         drain.leave(self._connection)
         drain.enter(self._connection, resumable=True)

@@ -3,6 +3,7 @@ Who may not come in is told so by an HTTP status, before anything is made for hi
 
 import re
 from time import monotonic
+from typing import Any
 
 import structlog
 from fastapi import APIRouter
@@ -17,12 +18,16 @@ from app.api.socket_session import Session
 from app.errors import Draining, Forbidden, InvalidRequest, SluiceError
 from app.limits.declared import GENERATE, declared, tier_rates
 from app.observability.figures import figures
-from app.observability.metrics import READERS
+from app.observability.metrics import REFUSED
+from app.observability.noise import Noise
 from app.security.principal import TicketKind
 
 router = APIRouter(prefix="/ws")
 log = structlog.get_logger("access")
+noise = Noise()
 
+# Defects of ours; each has its line.
+FAILURES = frozenset({"server_error", "internal_error"})
 CONVERSATION_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -50,20 +55,33 @@ async def _serve(websocket: WebSocket, openings: tuple[TicketKind, ...], convers
         outcome = await session.run()
     except SluiceError as error:
         outcome = error.code
+        figures.add(REFUSED, 1, error.code)
         await _refuse(websocket, error)
     except WebSocketDisconnect:
         outcome = "client_cancelled"
     finally:
-        figures.add(READERS, 1, outcome)
-        log.info(
-            "socket",
-            path=websocket.scope["path"],
-            outcome=outcome,
-            client=_client(websocket),
-            duration_ms=round((monotonic() - started) * 1000, 1),
-            streams=session.streams if session else 0,
-            tokens=session.tokens if session else 0,
-        )
+        _log(websocket, outcome, session, monotonic() - started)
+
+
+def _log(websocket: WebSocket, outcome: str, session: Session | None, seconds: float) -> None:
+    fields: dict[str, Any] = {}
+    if not (session and session.begun) and outcome not in FAILURES:
+        # Clients that come and go in a circle, or are turned away again and again.
+        unlogged = noise.admits((websocket.scope["route"].path, outcome))
+        if unlogged is None:
+            return
+        if unlogged:
+            fields["unlogged"] = unlogged
+    log.info(
+        "socket",
+        path=websocket.scope["path"],
+        outcome=outcome,
+        client=_client(websocket),
+        duration_ms=round(seconds * 1000, 1),
+        streams=session.streams if session else 0,
+        tokens=session.tokens if session else 0,
+        **fields,
+    )
 
 
 async def _admitted(websocket: WebSocket, openings: tuple[TicketKind, ...], conversation_id: str | None) -> Session:

@@ -3,15 +3,15 @@
 import secrets
 from collections.abc import Callable, Mapping
 from functools import partial
-from time import time
-from typing import Any
+from time import monotonic, time
+from typing import Any, Final
 
 import msgspec
 
 from app.api.context import Caller, Context, digest
 from app.errors import Busy, Forbidden, SluiceError
 from app.observability.figures import figures
-from app.observability.metrics import STREAMS
+from app.observability.metrics import STREAMS, Surface
 from app.providers.base import GenerationRequest
 from app.routing.batch import TASKS
 from app.routing.ways import Readers
@@ -27,7 +27,7 @@ from app.streams.reader import Reader
 from app.streams.response import StreamResponse
 from app.streams.sse import Encoder
 
-BACKGROUND = "responses.background"
+BACKGROUND: Final = "responses.background"
 # Nobody is meant to read these to their end.
 UNATTENDED = frozenset({TASKS, BACKGROUND})
 # Streams of one cached request that failed and are still kept, before the next is one of its own.
@@ -49,7 +49,7 @@ class Wanted(msgspec.Struct, frozen=True):
 
     ctx: Context
     who: Caller
-    surface: str
+    surface: Surface
     request: GenerationRequest
     on_disconnect: OnDisconnect | None
     answers: int = 1
@@ -177,6 +177,7 @@ class Wanted(msgspec.Struct, frozen=True):
         tier_max = self.who.identity.tier.max_tokens
         if tier_max is not None and request.max_tokens is None:
             request = msgspec.structs.replace(request, max_tokens=tier_max)
+        now = time()
         return StreamRecord(
             stream_id=stream_id,
             principal=self.who.principal,
@@ -184,11 +185,12 @@ class Wanted(msgspec.Struct, frozen=True):
             request=request,
             on_disconnect="finish" if self.surface in UNATTENDED else self.ctx.policy(self.on_disconnect, bool(key)),
             grace_seconds=self.ctx.grace_seconds,
-            created_unix=int(time()),
+            created_unix=int(now),
             idempotency=key,
             body_hash=digest(self._asked),
             grant=grant,
             metadata=dict(self.metadata),
+            asked_unix=now - (monotonic() - self.who.asked_at),
         )
 
 

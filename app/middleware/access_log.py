@@ -8,7 +8,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.observability.figures import OTHER, figures
 from app.observability.metrics import REQUEST_SECONDS, REQUESTS
 from app.observability.noise import Noise
-from app.scope import note, sent_headers
+from app.scope import begin, note, sent_headers
 
 log = structlog.get_logger("access")
 
@@ -32,7 +32,7 @@ class AccessLogMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        started = monotonic()
+        started = begin(scope)
         status = 0
 
         async def send_and_see(message: Message) -> None:

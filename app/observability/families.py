@@ -22,7 +22,7 @@ class WorkerFigures:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._skipped = 0
+        self._skipped = self._full = 0
         self._lock = threading.Lock()  # each scrape has a thread of its own
 
     def collect(self) -> Iterable[Metric]:
@@ -34,10 +34,12 @@ class WorkerFigures:
         damaged = [file for file in shown if file not in sound and file.exists()]
         with self._lock:
             self._skipped += len(damaged)
+            self._full += places.full(self._folder)
         yield from MultiProcessCollector.merge([str(file) for file in sound])  # type: ignore[no-untyped-call]
         yield gauge(metrics.METRIC_FILES, len(numbers))
         yield gauge(metrics.WORKERS_ALIVE, len(alive))
         yield counter(metrics.METRIC_FILES_SKIPPED, self._skipped)
+        yield counter(metrics.METRIC_FILES_FULL, self._full)
 
 
 class OwnFigures:

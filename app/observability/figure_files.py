@@ -37,6 +37,7 @@ class FigureFiles:
 
     def __init__(self, place: Place) -> None:
         self.place = place
+        place.set_full(False)
         for file in place.folder.glob(f"*_{place.number}.db"):
             # The one who had the place before is dead, and what it showed with it; what it counted stays.
             if file.name.startswith("gauge") or not is_sound(file):
@@ -110,6 +111,7 @@ class FigureFiles:
         except OSError as error:
             if not self._full:
                 self._full = True
+                self.place.set_full(True)
                 log.error("no room for metrics, some are missing", folder=str(path.parent), reason=error.strerror)
             return False
         return True

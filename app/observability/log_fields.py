@@ -31,13 +31,23 @@ REQUEST = {
     "resumed": "true: it came for the rest of a stream",
     "unlogged": "requests of this kind since the last such line that have none",
 }
+# `socket`: one for each WebSocket, when it ends, or is refused. Repeated ones are sampled as `request` is.
+SOCKET = {
+    "path": "of the handshake, without its query",
+    "client": "the address that it came from",
+    "outcome": "how it ended: `client_cancelled`, `drain`, `max_age`, `slow_reader`, `server_error` or an error's code",
+    "duration_ms": "from the handshake to the end",
+    "streams": "that it read, one after the other",
+    "tokens": "that it got of all of them",
+    "unlogged": "sockets of this kind since the last such line that have none",
+}
 # `generation`: one for each stream, when it ends, or its worker lets go of it.
 GENERATION = {
     "stream": "the stream's id",
     "surface": "by which it was asked for",
     "upstream": "who was asked last: the model and its place in the list",
     "attempts": "how many upstreams were asked",
-    "first_token_ms": "from the request to the first token of the answer",
+    "first_token_ms": "from the request to the first token of the answer, with every wait; where it came from here",
 }
 OTHERS = {
     "all": "whether the whole log is away, or a part of it",
@@ -66,4 +76,4 @@ OTHERS = {
     "wanted": "bytes that the store is to have",
     "way": "in which an answer goes on: `start`, `continue`, `splice` or `reset`",
 }
-FIELDS = ALWAYS | CONTEXT | REQUEST | GENERATION | OTHERS
+FIELDS = ALWAYS | CONTEXT | SOCKET | REQUEST | GENERATION | OTHERS

@@ -4,12 +4,15 @@ Nothing is counted here. `deploy/METRICS.md` is written from this file; rules, p
 nothing else. Label values come from the configuration or from the lists below: what a client sends is none.
 """
 
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 Kind = Literal["counter", "gauge", "histogram"]
 # How a gauge's figures of several workers become one; dead ones never count.
 Merge = Literal["livesum", "livemax", "livemin"]
 Place = Literal["workers", "exporter"]
+# By what a generation is asked for; a WebSocket's is `native`.
+Surface = Literal["native", "openai", "anthropic", "responses", "responses.background", "tasks"]
+SURFACES: tuple[Surface, ...] = get_args(Surface)
 
 
 class Buckets(NamedTuple):
@@ -91,7 +94,7 @@ OUTCOMES = {
 LABELS = {
     "model": "the models of `SLUICE_CONFIG`",
     "upstream": "`<model>/<its place in the model's list, from 0>`",
-    "surface": "`native`, `openai`, `anthropic`, `websocket`, `tasks`",
+    "surface": ", ".join(f"`{surface}`" for surface in SURFACES) + "; `native` by WebSocket too",
     "outcome": "of streams: the table below; of readers: `completed`, `client_cancelled`, `slow_reader`, `drain`, "
     "`max_age`, `reauthenticate`, `past_end`, `server_error`, or an error's code; of attempts: `ok`, `given_up` or an "
     "error's code",
@@ -132,7 +135,9 @@ REQUEST_SECONDS = _histogram(
     "sluice_request_duration_seconds", "Duration of requests that read no stream.", REQUEST, "route"
 )
 REFUSED = _counter(
-    "sluice_refused_total", "Requests that were refused with an error, before they had a stream.", "reason"
+    "sluice_refused_total",
+    "Requests that were refused with an error before they had a stream, messages on WebSockets included.",
+    "reason",
 )
 
 # Streams
@@ -144,7 +149,7 @@ ACTIVE_READERS = _gauge(
 )
 FIRST_TOKEN_SECONDS = _histogram(
     "sluice_time_to_first_token_seconds",
-    "From the request to the first token of the answer; thoughts and heartbeats are none.",
+    "From the request to the first token of the answer, with every wait; thoughts and heartbeats are no tokens.",
     FIRST_TOKEN,
     "model",
 )
@@ -153,10 +158,20 @@ TOKEN_GAP_SECONDS = _histogram(
     "sluice_inter_token_latency_seconds", "Time between two tokens of a stream, as they reach the log.", GAP, "model"
 )
 TOKEN_SECONDS = _histogram(
-    "sluice_time_per_output_token_seconds", "Mean time between a stream's tokens, once for each stream.", GAP, "model"
+    "sluice_time_per_output_token_seconds",
+    "Mean time between a stream's tokens, once for each worker that had it.",
+    GAP,
+    "model",
 )
-GAP_SECONDS_MAX = _histogram("sluice_stream_max_gap_seconds", "Longest silence inside a stream.", GAP, "model")
-STREAM_SECONDS = _histogram("sluice_stream_duration_seconds", "From the request to a stream's end.", DURATION, "model")
+GAP_SECONDS_MAX = _histogram(
+    "sluice_stream_max_gap_seconds",
+    "Longest silence inside a stream, once for each worker that had it; that before a takeover is the later one's.",
+    GAP,
+    "model",
+)
+STREAM_SECONDS = _histogram(
+    "sluice_stream_duration_seconds", "From the request to a stream's end, on whichever worker.", DURATION, "model"
+)
 EVENTS = _counter("sluice_events_total", "Events of streams that went into the log, counted as they do.")
 TOKENS = _counter("sluice_tokens_total", "Tokens, as upstreams count them, at a stream's end.", "model", "direction")
 COST = _counter("sluice_cost_total", "Cost by the configured prices, in their currency.", "model")
@@ -165,7 +180,11 @@ TENANT_TOKENS = _counter("sluice_tenant_tokens_total", "Tokens, by tenant.", "te
 
 # Connections
 
-READERS = _counter("sluice_readers_total", "Connections that read a stream and ended, by how.", "outcome")
+READERS = _counter(
+    "sluice_readers_total",
+    "Connections that read a stream, by how that ended; a WebSocket counts for each stream that it reads.",
+    "outcome",
+)
 HEARTBEATS = _counter("sluice_heartbeats_total", "Heartbeats sent into silent streams.")
 RESUMES = _counter("sluice_resumes_total", "Readers that came back for the rest of a stream.", "result")
 TAKEOVERS = _counter("sluice_takeovers_total", "Streams taken over from a worker that is gone.", "result")
@@ -231,6 +250,9 @@ BEAT_AGE = _gauge(
 METRIC_FILES = _gauge("sluice_metric_files", "Files in which the workers keep their figures.", place="exporter")
 METRIC_FILES_SKIPPED = _counter(
     "sluice_metric_files_skipped_total", "Damaged ones that were left out, at each scrape.", place="exporter"
+)
+METRIC_FILES_FULL = _counter(
+    "sluice_metric_files_full_total", "Workers some of whose figures found no room, at each scrape.", place="exporter"
 )
 NGINX_UP = _gauge("sluice_nginx_up", "1 while NGINX tells its figures.", place="exporter")
 NGINX_CONNECTIONS = _gauge(

@@ -8,6 +8,7 @@ import fcntl
 import os
 import re
 import struct
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,6 +30,12 @@ class Place(NamedTuple):
     def file(self, kind: str) -> Path:
         """One of its files, named as prometheus_client names them."""
         return self.folder / f"{kind}_{self.number}.db"
+
+    def set_full(self, full: bool) -> None:
+        """Let the exporter know whether there was room. An empty file: where no page is left, a name still fits."""
+        mark = _mark(self.folder, self.number)
+        with suppress(OSError):
+            mark.touch() if full else mark.unlink(missing_ok=True)
 
 
 def claim(folder: Path) -> Place:
@@ -69,6 +76,11 @@ def anybody(folder: Path) -> bool:
     return any(is_held(folder, int(lock.stem.partition("-")[2])) for lock in folder.glob("place-*.lock"))
 
 
+def full(folder: Path) -> int:
+    """How many living processes have found no room for their figures."""
+    return sum(is_held(folder, number) for number in _marks(folder).values())
+
+
 def files(folder: Path) -> dict[Path, int]:
     """The files of all places, with the number of each."""
     found = ((file, _FILE.fullmatch(file.name)) for file in sorted(folder.glob("*.db")))
@@ -77,10 +89,18 @@ def files(folder: Path) -> dict[Path, int]:
 
 def clear(folder: Path) -> None:
     """Remove what was left by processes that are gone: a new start counts from nothing."""
-    for file, number in files(folder).items():
+    for file, number in (files(folder) | _marks(folder)).items():
         if not is_held(folder, number):
             file.unlink(missing_ok=True)
 
 
 def _lock(folder: Path, number: int) -> Path:
     return folder / f"place-{number}.lock"
+
+
+def _marks(folder: Path) -> dict[Path, int]:
+    return {mark: int(mark.stem.partition("-")[2]) for mark in folder.glob("place-*.full")}
+
+
+def _mark(folder: Path, number: int) -> Path:
+    return folder / f"place-{number}.full"

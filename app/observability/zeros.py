@@ -6,8 +6,7 @@ from itertools import product
 from app.observability import metrics
 from app.observability.figures import figures
 
-SURFACES = ("native", "openai", "anthropic", "tasks")
-# Sixty series each: where there are many models, each of them matters less.
+# Ninety series each: where there are many models, each of them matters less.
 MODELS_IN_FULL = 20
 OF_MODELS = (
     metrics.FIRST_TOKEN_SECONDS,
@@ -17,7 +16,10 @@ OF_MODELS = (
     metrics.STREAM_SECONDS,
 )
 WORDS = {
-    metrics.REFUSED.name: ("draining", "log_unavailable", "overloaded", "rate_limited"),
+    metrics.REFUSED.name: (
+        *("draining", "forbidden", "invalid_request", "log_unavailable", "model_not_found", "not_found"),
+        *("overloaded", "rate_limited", "unauthorized"),
+    ),
     metrics.READERS.name: ("completed", "client_cancelled", "drain", "max_age", "slow_reader", "server_error"),
     metrics.RESUMES.name: ("ok", "past_end", "gone"),
     metrics.ADMISSION_SHED.name: ("queue_full", "timeout", "lag"),
@@ -46,7 +48,7 @@ def begin_at_zero(models: Iterable[str], upstreams: Iterable[str]) -> None:
 
 
 def _begin_model(model: str, all_outcomes: bool) -> None:
-    for surface, outcome in product(SURFACES, metrics.OUTCOMES if all_outcomes else ("completed",)):
+    for surface, outcome in product(metrics.SURFACES, metrics.OUTCOMES if all_outcomes else ("completed",)):
         figures.add(metrics.STREAMS, 0, model, surface, outcome)
     for direction in ("input", "output"):
         figures.add(metrics.TOKENS, 0, model, direction)

@@ -8,6 +8,7 @@ so in its line and ends nothing.
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from typing import Final
 
 import msgspec
 import structlog
@@ -22,7 +23,7 @@ from app.routing.ways import Readers
 log = structlog.get_logger(__name__)
 
 # The surface of the streams that are made so.
-TASKS = "tasks"
+TASKS: Final = "tasks"
 # Of one batch: several, since most of an answer's time is waiting; few, since a caller is told that a task is one
 # stream to those who share the upstreams with him.
 PROMPTS_AT_ONCE = 4

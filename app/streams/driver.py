@@ -66,7 +66,8 @@ class Driver:
         finally:
             # A cancelled task keeps its frames, and they the generation: that circle would wait for the collector.
             generation.task = None
-            generation.pace.count()
+            if generation.end is None:  # else it has its end before it, where all is counted
+                generation.pace.left()
             self._account(_account(generation, bill))
 
     async def _end(

@@ -10,7 +10,7 @@ from app.errors import CursorGone, LogUnavailable, NotFound, ProducerLost, Sluic
 from app.events import Event, Failed, Reset, Token
 from app.observability.figures import figures
 from app.observability.metrics import TAKEOVERS
-from app.streams.generation import Generation
+from app.streams.generation import Generation, Past
 from app.streams.live import LiveStream
 from app.streams.log import START, Cursor, StreamRecord, StreamState, check_contiguous
 from app.streams.packing import Unreadable
@@ -56,9 +56,12 @@ class Follower:
         while live.readers and not live.tail.ended and live.generation is None:
             try:
                 fetched = await self._fetch(live)
-                if monotonic() >= look_at and not fetched:
+                now = monotonic()
+                if fetched:
+                    live.heard_at = now
+                    look_at = now + SILENT_SECONDS
+                elif now >= look_at:
                     await self._look(live)
-                if fetched or monotonic() >= look_at:
                     look_at = monotonic() + SILENT_SECONDS
                 if fetched < PAGE_EVENTS_MAX and live.generation is None:
                     await self._backend.wait(live.stream_id, live.tail.last, SILENT_SECONDS)
@@ -139,9 +142,10 @@ class Follower:
         try:
             # What the former owner said meanwhile, or the reset that the claim had to write.
             await self._hear(record.stream_id, said)
-            live = self._streams.enter(record, said.last)
+            live = self._streams.enter(record, said.last, state.orphaned_seconds)
             while live.tail.last < said.last:
                 await self._fetch(live)
+                live.heard_at = monotonic()
             if live.tail.last > said.last:
                 raise CursorGone("The stream's log does not reach what was delivered here.")
         except CursorGone:
@@ -154,10 +158,10 @@ class Follower:
         end = self._end(record, state, said) if go_on else LOST
         figures.add(TAKEOVERS, 1, "continued" if end is None else "ended")
         if end is None:
-            self._streams.produce(live, fence, said.text, said.content_tokens)
+            self._streams.produce(live, fence, said.until(live.heard_at))
         else:
             log.warning("gave a stream up", stream=record.stream_id, takeovers=state.takeovers, code=end.code)
-            self._streams.committer.add(self._streams.own(live, fence), end)
+            self._streams.committer.add(self._streams.own(live, fence, said.until(live.heard_at)), end)
 
     def _end(self, record: StreamRecord, state: StreamState, said: "Said") -> Failed | None:
         """Why a stream that was taken over ends there; None if it can go on."""
@@ -178,7 +182,8 @@ class Follower:
         self._unwanted[record.stream_id] = fence
         if found := await self._backend.describe(record.stream_id):
             # A tail of its own, since that of the readers ends before the gap.
-            generation = Generation(record, Tail(found[1].last), fence, on_over=lambda _: None)
+            past = Past(answered=True)  # what was lost had been said
+            generation = Generation(record, Tail(found[1].last), fence, on_over=lambda _: None, past=past)
             self._streams.committer.add(generation, LOST)
             del self._unwanted[record.stream_id]
 
@@ -209,10 +214,12 @@ class Said:
         self.content_tokens = 0
         self.tool_calls = False
         self._texts: list[str] = []
+        self._answered = self._spoken = False
 
-    @property
-    def text(self) -> str:
-        return "".join(self._texts)
+    def until(self, heard_at: float) -> Past:
+        """All of it, of which the last came about then."""
+        text = "".join(self._texts)
+        return Past(text, self.content_tokens, self._answered, heard_at if self._spoken else None)
 
     def add(self, cursor: Cursor, event: Event) -> None:
         self.last = cursor
@@ -221,6 +228,8 @@ class Said:
             self.content_tokens, self.tool_calls = 0, False
             self._texts.clear()
         elif isinstance(event, Token):
+            self._spoken = True
+            self._answered = self._answered or event.kind != "thought"
             if event.kind == "content":
                 self._texts.append(event.text)
                 self.content_tokens += 1

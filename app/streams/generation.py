@@ -5,7 +5,8 @@ A generation belongs to the process's lifespan and not to a request: no ending c
 
 import asyncio
 from collections.abc import Callable, Sequence
-from time import monotonic
+from time import monotonic, time
+from typing import NamedTuple
 
 from app.events import ENDS, Event, Failed, Reset, Terminal, Token
 from app.observability.figures import figures
@@ -16,14 +17,34 @@ from app.streams.outcome import outcome_of
 from app.streams.pace import Pace
 from app.streams.tail import Entry, Tail
 
+# No stream is older; the clocks of two machines may differ by more.
+AGE_SECONDS_MAX = 3600.0
+
+
+class Past(NamedTuple):
+    """What a stream said before it was taken over.
+
+    Args:
+        text: its content; the answer goes on behind it.
+        content_tokens: how many tokens that is.
+        answered: whether its first token had come, also if a reset voided it since.
+        last_token_at: about when its last token came, by the monotonic clock; None if none did.
+    """
+
+    text: str = ""
+    content_tokens: int = 0
+    answered: bool = False
+    last_token_at: float | None = None
+
+
+NO_PAST = Past()
+
 
 class Generation:
     """A running stream that this worker owns.
 
     Args:
         fence: the right to append; it ends when somebody claims the stream. 0: the log knows nothing of the stream.
-        said: the content that is in the log already, which a taken-over stream begins with.
-        content_tokens: how many tokens that is.
         on_over: called once nothing more comes from here: its end is delivered, or somebody else owns the stream.
     """
 
@@ -33,19 +54,18 @@ class Generation:
         tail: Tail,
         fence: int,
         on_over: Callable[["Generation"], None],
-        said: str = "",
-        content_tokens: int = 0,
+        past: Past = NO_PAST,
     ) -> None:
         self.record = record
         self.grant = record.grant
         self.tail = tail
         self.fence = fence
-        self.said = said
-        self.started = monotonic()
-        self.pace = Pace(record.request.model, self.started if fence <= 1 else None, record.surface != TASKS)
+        self.said = past.text
+        self.started = _asked_at(record)
+        self.pace = Pace(record.request.model, self.started, record.surface != TASKS, past.answered, past.last_token_at)
         self.rescued = False
         """Whether an upstream failed in the middle of the answer."""
-        self.content_tokens = content_tokens
+        self.content_tokens = past.content_tokens
         self.ended = False
         self.end: Terminal | None = None
         self.task: asyncio.Task[None] | None = None
@@ -137,6 +157,7 @@ class Generation:
     def lose(self) -> None:
         """Somebody else owns the stream: say nothing more and stop the upstream."""
         self.stop()
+        self.pace.left()
         self.pending, self._resets = [], 0
         self.lost = True
         self._on_over(self)
@@ -147,3 +168,9 @@ class Generation:
         # Once: a second cancellation would interrupt the closing of the upstream.
         if self.task is not None and not self.task.cancelling():
             self.task.cancel()
+
+
+def _asked_at(record: StreamRecord) -> float:
+    """When the stream was asked for, by this machine's monotonic clock; another machine's clock may have told when."""
+    age_seconds = time() - (record.asked_unix or record.created_unix)
+    return monotonic() - min(max(0.0, age_seconds), AGE_SECONDS_MAX)

@@ -1,7 +1,8 @@
 """What a worker knows of one stream that it produces or reads."""
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from time import monotonic
 
 from app.streams.generation import Generation
 from app.streams.log import StreamRecord
@@ -10,10 +11,16 @@ from app.streams.tail import Tail
 
 @dataclass(eq=False)
 class LiveStream:
-    """One stream on this worker: its tail, how many read it here, and who fills it."""
+    """One stream on this worker: its tail, how many read it here, and who fills it.
+
+    Args:
+        heard_at: when it said something last, or fell silent, as far as is known here; by the monotonic clock. While it
+            is produced here, its generation knows better.
+    """
 
     record: StreamRecord
     tail: Tail
+    heard_at: float = field(default_factory=monotonic)
     readers: int = 0
     orphaned: bool = False  # nobody produced it when it was last looked at
     generation: Generation | None = None

@@ -78,7 +78,8 @@ class StreamRecord(msgspec.Struct, frozen=True):
     """What never changes about a stream; it outlives the producer, who may have to be replaced.
 
     `idempotency` is a hash of principal and key, empty without a key; `body_hash` tells one body from another. `grant`
-    is what it took of its principal's account, `metadata` what the caller wants to be told with its end.
+    is what it took of its principal's account, `metadata` what the caller wants to be told with its end. `asked_unix`:
+    when its request came, before any wait; 0 in what an earlier version wrote.
     """
 
     stream_id: str
@@ -92,6 +93,7 @@ class StreamRecord(msgspec.Struct, frozen=True):
     body_hash: str = ""
     grant: Grant | None = None
     metadata: dict[str, str] = {}
+    asked_unix: float = 0.0
 
 
 class StreamState(msgspec.Struct, frozen=True):

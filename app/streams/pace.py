@@ -27,11 +27,14 @@ class Pace:
     """Of what one worker produces of one stream.
 
     Args:
-        started: when the stream was asked for, by the monotonic clock; None where another worker began it.
+        started: when the stream was asked for, by the monotonic clock.
         matters: whether somebody watches it as it comes; nobody does with a batch, whose tokens are whole answers.
+        answered: its first token has come already, from another worker.
+        last_token_at: about when its last token came from there; None if none did.
     """
 
     __slots__ = (
+        "_answered",
         "_gap_seconds_max",
         "_gaps",
         "_matters",
@@ -43,14 +46,22 @@ class Pace:
         "first_token_seconds",
     )
 
-    def __init__(self, model: str, started: float | None, matters: bool = True) -> None:
+    def __init__(
+        self,
+        model: str,
+        started: float,
+        matters: bool = True,
+        answered: bool = False,
+        last_token_at: float | None = None,
+    ) -> None:
         self.first_token_seconds: float | None = None
         """Of content or of a tool call: a thought is no part of the answer, and a heartbeat is no token."""
         self._matters = matters
         self._model = model
         self._started = started
+        self._answered = answered
         # When tokens came, from the last that is counted on, or the first.
-        self._times: list[float] = []
+        self._times: list[float] = [] if last_token_at is None else [last_token_at]
         self._gaps = self._together = 0
         self._seconds = self._gap_seconds_max = 0.0
 
@@ -62,8 +73,11 @@ class Pace:
         self._times.append(now)
         if len(entries) > 1:
             self._together += sum(type(event) is Token for _, event in entries) - 1
-        if self.first_token_seconds is None and self._started is not None and _has_answer(entries):
+        if not self._answered and _has_answer(entries):
+            # Not at the stream's end, which another worker may see.
+            self._answered = True
             self.first_token_seconds = now - self._started
+            figures.observe(FIRST_TOKEN_SECONDS, self.first_token_seconds, self._model)
         if len(self._times) > TIMES_MAX:
             self.count()
 
@@ -71,19 +85,23 @@ class Pace:
         """The stream has ended."""
         if not self._matters:
             return
+        self.left()
+        figures.observe(STREAM_SECONDS, monotonic() - self._started, self._model)
+        if not self._answered:
+            figures.add(NO_FIRST_TOKEN, 1, self._model, outcome)
+
+    def left(self) -> None:
+        """Nothing more comes from here; another worker may go on."""
         self.count()
-        model = self._model
-        if behind_first := self._gaps + self._together:
-            figures.tally(TOKEN_GAP_SECONDS, model).add_zeros(self._together)
-            figures.observe(GAP_SECONDS_MAX, self._gap_seconds_max, model)
-            figures.observe(TOKEN_SECONDS, self._seconds / behind_first, model)
-        if self._started is None:
+        behind_first = self._gaps + self._together
+        if not behind_first:
             return
-        figures.observe(STREAM_SECONDS, monotonic() - self._started, model)
-        if self.first_token_seconds is None:
-            figures.add(NO_FIRST_TOKEN, 1, model, outcome)
-        else:
-            figures.observe(FIRST_TOKEN_SECONDS, self.first_token_seconds, model)
+        model = self._model
+        figures.tally(TOKEN_GAP_SECONDS, model).add_zeros(self._together)
+        figures.observe(GAP_SECONDS_MAX, self._gap_seconds_max, model)
+        figures.observe(TOKEN_SECONDS, self._seconds / behind_first, model)
+        self._gaps = self._together = 0
+        self._seconds = self._gap_seconds_max = 0.0
 
     def count(self) -> None:
         """Bring the silences up to now to the figures."""

@@ -7,6 +7,7 @@ one follower takes the stream over, and the readers of the tail see nothing of i
 import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
+from time import monotonic
 from typing import NamedTuple
 
 import structlog
@@ -19,7 +20,7 @@ from app.routing.ways import Readers
 from app.streams.account import Account
 from app.streams.committer import Committer
 from app.streams.driver import Driver, Turn
-from app.streams.generation import Generation
+from app.streams.generation import NO_PAST, Generation, Past
 from app.streams.live import LiveStream
 from app.streams.log import START, Backend, Cursor, State, StreamRecord, StreamState, format_id
 from app.streams.reader import Reader
@@ -103,30 +104,33 @@ class Streams:
         """
         return self._maker(record).resume
 
-    def enter(self, record: StreamRecord, last: Cursor) -> LiveStream:
-        """The stream's place on this worker; its tail begins behind `last`."""
+    def enter(self, record: StreamRecord, last: Cursor, silent_seconds: float = 0.0) -> LiveStream:
+        """The stream's place on this worker; its tail begins behind `last`.
+
+        Args:
+            silent_seconds: for how long it is known to have said nothing.
+        """
         live = self.live.get(record.stream_id)
         if live is None:
-            live = self.live[record.stream_id] = LiveStream(record, Tail(last))
+            live = self.live[record.stream_id] = LiveStream(record, Tail(last), monotonic() - silent_seconds)
         return live
 
     def produce(
         self,
         live: LiveStream,
         fence: int,
-        said: str = "",
-        content_tokens: int = 0,
+        past: Past = NO_PAST,
         readers: Readers | None = None,
         place: Place | None = None,
     ) -> None:
-        """Run the stream's upstreams here, behind what it `said` so far.
+        """Run the stream's upstreams here, behind its `past`.
 
         Args:
             place: its own from now on; where it is not held yet, its turn is waited for. None takes one past all.
         """
         maker = self._maker(live.record)
         place = place or self.places.take_past_all()
-        generation = self.own(live, fence, said, content_tokens, place)
+        generation = self.own(live, fence, past, place)
         # Who began the stream knew; who takes it over goes by its surface, of which one alone has a word for a reset.
         readers = readers or ("told" if live.record.surface == "native" else "bound")
         turn: Turn | None = None
@@ -142,16 +146,15 @@ class Streams:
         finally:
             live.tail.ahead = None
 
-    def own(
-        self, live: LiveStream, fence: int, said: str = "", content_tokens: int = 0, place: Place | None = None
-    ) -> Generation:
+    def own(self, live: LiveStream, fence: int, past: Past = NO_PAST, place: Place | None = None) -> Generation:
         """Be the one who appends to the stream; until that is over, `place` is held."""
         over = partial(self._over, live, place)
-        generation = live.generation = Generation(live.record, live.tail, fence, over, said, content_tokens)
+        generation = live.generation = Generation(live.record, live.tail, fence, over, past)
         return generation
 
     def _over(self, live: LiveStream, place: Place | None, generation: Generation) -> None:
         live.generation = None
+        live.heard_at = monotonic()
         if place is not None:
             place.leave()
         if generation.lost:
@@ -173,7 +176,7 @@ class Streams:
         live = self.live.get(stream_id)
         if live is None:
             record, state = await self._described(stream_id, principal, key)
-            live = self.enter(record, state.last)
+            live = self.enter(record, state.last, state.orphaned_seconds)
             # Somebody else may have entered it meanwhile, whose tail is not where the stream is said to have ended.
             live.tail.ended = live.tail.ended or (state.state != "running" and live.tail.last == state.last)
             live.orphaned = not live.tail.ended and not state.owner_alive

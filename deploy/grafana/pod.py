@@ -157,10 +157,11 @@ def _rest() -> list[Builder[Panel]]:
             span=THIRD,
         ),
         graph(
-            "Damaged metric files skipped",
-            "At each scrape.",
+            "Metric files skipped or full",
+            "At each scrape: files that were damaged, workers whose figures found no room.",
             "cps",
-            Query(total(rate("sluice_metric_files_skipped_total"), "instance"), "{{instance}}"),
+            Query(total(rate("sluice_metric_files_skipped_total"), "instance"), "{{instance}}: damaged"),
+            Query(total(rate("sluice_metric_files_full_total"), "instance"), "{{instance}}: no room"),
             span=THIRD,
         ),
     ]

@@ -3,6 +3,7 @@
 import asyncio
 import secrets
 from collections.abc import AsyncGenerator
+from time import time
 
 from app.admission.places import Places
 from app.errors import CursorGone
@@ -77,7 +78,7 @@ class Side:
     async def open(self, on_disconnect: OnDisconnect = "finish") -> str:
         """Begin a stream."""
         name = secrets.token_urlsafe(18)
-        record = StreamRecord(name, PRINCIPAL, "native", REQUEST, on_disconnect, 1.0, 1_790_000_000)
+        record = StreamRecord(name, PRINCIPAL, "native", REQUEST, on_disconnect, 1.0, 1_790_000_000, asked_unix=time())
         return (await Opener(self.streams, degrade=False).open(record)).stream_id
 
     async def read(self, journal: Journal, tokens: int = TOKENS + 1, seconds: float = 4.0) -> None:

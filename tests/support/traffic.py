@@ -1,4 +1,4 @@
-"""Everything that people do to a streaming API in an hour, in a minute: for tests of what operators see of it."""
+"""Everything that people do to a streaming API in an hour, in a few minutes: for tests of what operators see of it."""
 
 import asyncio
 import json

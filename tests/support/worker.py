@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from time import time
 from typing import Any
 
 from app.admission.places import Places
@@ -88,6 +89,7 @@ class Worker:
             grace_seconds=0.2,
             created_unix=1_790_000_000,
             idempotency=key,
+            asked_unix=time(),
         )
         patience = None if connection is None else connection.unless_gone
         opened = await self.opener.open(record, "bound", priority, patience, background)

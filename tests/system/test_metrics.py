@@ -13,10 +13,11 @@ from typing import Any
 
 import pytest
 
-from app.observability.metrics import ALL
+from app.observability.metrics import ALL, SURFACES, Surface
 from tests.support.call import Call, ask
 from tests.support.chain import Chain
 from tests.support.scrape import Scrape, scrape, scrape_until
+from tests.support.socket_client import SocketClient
 from tests.support.surfaces import NATIVE, OPENAI
 from tests.support.upstream import ScriptedUpstream
 from tests.support.workers import is_gone, pid_behind, sockets, until, until_replaced
@@ -122,6 +123,50 @@ def test_streams_are_no_requests_whose_latency_counts(chain: Chain, before: Scra
     }
     assert "/v1/models" in routes
     assert "/api/v1/generate" not in routes
+
+
+def test_every_surface_has_its_series_before_its_first_stream(chain: Chain, before: Scrape) -> None:
+    """A rate sees nothing of the event with which a series appears."""
+    told = {dict(labels)["surface"] for name, labels in before.samples if name == "sluice_streams_total"}
+    assert told == set(SURFACES)
+    message = [{"role": "user", "content": "Hello"}]
+    asked: dict[Surface, tuple[str, dict[str, Any]]] = {
+        "native": (NATIVE.path, {"prompt": "Hello"}),
+        "openai": (OPENAI.path, {"messages": message}),
+        "anthropic": ("/v1/messages", {"messages": message, "max_tokens": 9}),
+        "responses": ("/v1/responses", {"input": "Hello"}),
+        "responses.background": ("/v1/responses", {"input": "Hello", "background": True}),
+        "tasks": ("/api/v1/tasks", {"prompts": ["Hello"]}),
+    }
+    for surface in SURFACES:
+        path, body = asked[surface]
+        assert ask(chain.url, path, body | {"model": "simulator", "simulator": QUICK}).status < 300, surface
+    with SocketClient(chain.url, "/api/v1/ws/generate") as client:
+        client.say(prompt="Hello", model="simulator", simulator=QUICK).until("end")
+
+    def rises(found: Scrape) -> dict[str, float]:
+        name, completed = "sluice_streams_total", {"model": "simulator", "outcome": "completed"}
+        return {
+            surface: found.value(name, surface=surface, **completed) - before.value(name, surface=surface, **completed)
+            for surface in SURFACES
+        }
+
+    expected = dict.fromkeys(SURFACES, 1.0) | {"native": 2.0}  # a WebSocket's too
+    found = scrape_until(chain.metrics_url, lambda found: rises(found) == expected)
+    now = {dict(labels)["surface"] for name, labels in found.samples if name == "sluice_streams_total"}
+    assert now == told
+
+
+def test_what_is_refused_is_counted_by_its_code_whoever_refuses_it(chain: Chain, before: Scrape) -> None:
+    """What failed validation was not counted, and the panel of refused requests did not show it."""
+    assert ask(chain.url, NATIVE.path, {"prompt": ""}).status == 422
+    assert ask(chain.url, OPENAI.path, {}).status == 400
+    assert ask(chain.url, NATIVE.path, NATIVE.body("nobody's")).status == 404
+    assert ask(chain.url, "/api/v1/nothing").status == 404
+    refused = "sluice_refused_total"
+    found = after(chain, before, refused, rise=4)
+    for reason, rise in {"invalid_request": 2, "model_not_found": 1, "not_found": 1}.items():
+        assert found.value(refused, reason=reason) == before.value(refused, reason=reason) + rise, reason
 
 
 def test_junk_makes_no_series(chain: Chain) -> None:

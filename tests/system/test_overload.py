@@ -20,6 +20,8 @@ from tests.support.surfaces import NATIVE, OPENAI, Surface
 
 PLACES = 3
 WAIT_SECONDS = 1.0
+# By one that then gets a place: enough to be seen, and a part of what it may.
+WAITED_SECONDS = 0.3
 # What waits at a time, by `main._places`.
 QUEUE = 8
 ANTHROPIC = Surface(
@@ -134,6 +136,20 @@ def test_one_that_waits_begins_when_another_ends(chain: Chain, full: list[Call])
     delete(chain, full[0])
     assert call.finish().verdict == "complete"
     assert len(call.frames) == 6
+    full[0].finish()
+    full[0] = Call(chain.url, NATIVE.path, body(NATIVE, 2000)).until(2)
+
+
+def test_the_wait_for_a_place_is_part_of_the_time_to_the_first_token(chain: Chain, full: list[Call]) -> None:
+    question = body(NATIVE, 5, rate=100)
+    question["simulator"]["first_token_ms"] = 0
+    call = Call(chain.url, NATIVE.path, question)
+    sleep(WAITED_SECONDS)
+    delete(chain, full[0])
+    mark = f'"stream":"{call.finish().headers["x-stream-id"]}"'
+    chain.wait_for(mark, SECONDS_MAX)
+    line = next(json.loads(line) for line in chain.log.splitlines() if mark in line)
+    assert line["duration_ms"] > line["first_token_ms"] > WAITED_SECONDS * 900
     full[0].finish()
     full[0] = Call(chain.url, NATIVE.path, body(NATIVE, 2000)).until(2)
 

@@ -21,6 +21,7 @@ from tests.support.launched import HOME
 from tests.support.scrape import Scrape
 
 RECYCLES = 200
+FULL = "sluice_metric_files_full_total"
 
 
 def exported(folder: Path, figures: WorkerFigures | None = None) -> Scrape:
@@ -145,8 +146,30 @@ def test_a_full_folder_costs_figures_and_no_worker(tmp_path: Path, figures: Figu
             figures.add(metrics.REFUSED, 1, f"code-{number}")
         files.write(figures)
         files.write(figures)
-        os._exit(0)
+        os._exit(0 if exported(tmp_path).value(FULL) == 1 else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     found = exported(tmp_path)
     assert found.value("sluice_streams_total") == 3
     assert 100 < found.value("sluice_refused_total") < 1000
+    assert found.value(FULL) == 0, "a worker that is gone lacks nothing"
+
+
+def test_workers_beyond_a_full_tmpfs_live_and_the_exporter_counts_them(tmp_path: Path) -> None:
+    """A real one, of 1 MB, in which not all of four workers find room for all of its figures."""
+    script, folder, answer = Path(__file__).with_name("full_tmpfs.py"), tmp_path / "metrics", tmp_path / "said"
+    folder.mkdir()
+    inside = 'mount -t tmpfs -o size=1m none "$0" && exec "$@"'
+    space = ["unshare", "--map-root-user", "--mount"]
+    if subprocess.run([*space, "sh", "-c", inside, str(folder), "true"], capture_output=True).returncode != 0:
+        pytest.skip("no file systems may be mounted here")
+    command = [*space, "sh", "-c", inside, str(folder), sys.executable, str(script), str(folder), str(answer)]
+    result = subprocess.run(
+        command, cwd=HOME, env=os.environ | {"PYTHONPATH": str(HOME)}, capture_output=True, timeout=100
+    )
+    assert result.returncode == 0, result.stderr.decode()
+    said = json.loads(answer.read_text())
+    assert said["free_bytes"] < 64 * 1024
+    # At each of two scrapes; then these are gone, and a new worker has a place in which room was missing, and has some.
+    assert said["full"] == [2, 4, 4]
+    assert 1 <= said["streams"] < 4
+    assert said["statuses"] == [0, 0, 0, 0], "none died of a page that was not there"

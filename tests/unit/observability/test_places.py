@@ -52,8 +52,11 @@ def test_files_that_nobody_holds_are_cleared(tmp_path: Path) -> None:
     left, others = tmp_path / "counter_7.db", tmp_path / "customers_7.db"
     for file in (left, others, held.file("counter")):
         file.touch()
+    (tmp_path / "place-7.full").touch()
+    held.set_full(True)
     clear(tmp_path)
     assert not left.exists()
+    assert [mark.name for mark in tmp_path.glob("*.full")] == ["place-1.full"]
     assert held.file("counter").exists()
     assert others.exists(), "somebody else's"
     os.close(held.fd)
