@@ -40,16 +40,30 @@ telemetry.install()
 charts.install()
 
 
+NOT_YET = "not disturbed: the test was over before"
+
+
 @events.test_start.add_listener
 def disturb_in_the_middle(environment: Environment, **_: Any) -> None:
     """Once for all processes: by whoever has no master."""
     options: Any = environment.parsed_options
     if options.disturb and not isinstance(environment.runner, WorkerRunner):
-        gevent.spawn_later(options.disturb_after, _disturb, environment, options)
+        telemetry.tally(environment).complain(NOT_YET)
+        greenlet = gevent.spawn_later(options.disturb_after, _disturb, environment, options)
+        environment.sluice_disturbance = greenlet  # type: ignore[attr-defined]
+
+
+@events.test_stopping.add_listener
+def disturb_no_more(environment: Environment, **_: Any) -> None:
+    """On the web page another test may follow, which is not to be disturbed by this one's."""
+    if (greenlet := getattr(environment, "sluice_disturbance", None)) is not None:
+        greenlet.kill(block=False)
 
 
 def _disturb(environment: Environment, options: Any) -> None:
+    tally = telemetry.tally(environment)
+    tally.withdraw(NOT_YET)
     try:
-        print(f"disturbed: {disturb(options.disturb, Path(options.state_dir))}")
+        print(f"disturbed: {disturb(options.disturb, Path(options.state_dir))}", flush=True)
     except NotDisturbed as error:
-        environment.sluice_complaints.append(f"not disturbed: {error}")  # type: ignore[attr-defined]
+        tally.complain(f"not disturbed: {error}")

@@ -19,7 +19,9 @@ class Outcome(StrEnum):
     SILENT = "silent"  # nothing came for longer than the client waits
     CANCELLED = "cancelled"  # the client left, as it had meant to
     REPEATED = "repeated"  # a token came twice, or one is missing: worse than any end
-    RECONNECT = "reconnect"  # it was asked to come back, and may not
+    RECONNECT = "reconnect"  # it was asked to come back, and may not, or did too often
+    ENDLESS = "endless"  # it went on for longer than any answer may
+    OPEN = "open"  # the test was over first
 
 
 class Observation:
@@ -35,6 +37,7 @@ class Observation:
         self.tokens = 0
         self.resumes: list[float] = []
         self.heartbeats = 0
+        self.resets = 0
         self.outcome = ""
         self.stream_id = ""
         self._last_token: float | None = None
@@ -54,7 +57,17 @@ class Observation:
 
     def cut(self, at: float) -> None:
         """The connection is gone, and the client will come back: until the next token, this is no gap of the stream."""
-        self._cut_at = at
+        if self._cut_at is None:  # a client that is turned away has been without its stream since before
+            self._cut_at = at
+
+    def void(self, tokens: int) -> None:
+        """So many tokens do not count: they will be told again."""
+        self.tokens -= tokens
+
+    def reset(self) -> None:
+        """All that was said so far is void, and the answer begins again."""
+        self.resets += 1
+        self.void(self.tokens)
 
     def end(self, at: float, outcome: str) -> None:
         """It is over."""
@@ -83,6 +96,7 @@ class Observation:
             "gaps_ms": [_ms(gap) for gap in self.gaps],
             "resumes_ms": [_ms(resume) for resume in self.resumes],
             "heartbeats": self.heartbeats,
+            "resets": self.resets,
             "tokens": self.tokens,
             "outcome": self.outcome,
         }
@@ -93,11 +107,14 @@ def _ms(seconds: float | None) -> float | None:
 
 
 class Journal:
-    """Appends to a file of its own in `folder`: processes that share one would mix their lines."""
+    """Appends to a file of its own in `folder`: processes that share one would mix their lines.
+
+    Not a new file for each test: on the web page one process runs several, and the first would be lost.
+    """
 
     def __init__(self, folder: Path, name: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self._file = (folder / f"{name}.jsonl").open("w", encoding="utf-8")
+        self._file = (folder / f"{name}.jsonl").open("a", encoding="utf-8")
 
     def write(self, observation: Observation) -> None:
         self._file.write(json.dumps(observation.record()) + "\n")

@@ -18,12 +18,13 @@ class LineTooLong(ValueError):
 
 
 class Event(NamedTuple):
-    """One event as it is dispatched; `id` is the last one that the stream has named."""
+    """One event as it is dispatched; `id` is the last one that the stream has named, `named` whether this one did."""
 
     name: str
     data: str
     id: str
     retry_ms: int | None
+    named: bool = False
 
 
 class EventDecoder:
@@ -32,7 +33,7 @@ class EventDecoder:
     def __init__(self) -> None:
         self.comments = 0
         self._bytes = b""
-        self._started = self._after_cr = False
+        self._started = self._after_cr = self._named = False
         self._data: list[str] = []
         self._name = self._id = ""
         self._retry_ms: int | None = None
@@ -81,11 +82,11 @@ class EventDecoder:
         elif field == b"event":
             self._name = value
         elif field == b"id" and "\0" not in value:
-            self._id = value
+            self._id, self._named = value, True
         elif field == b"retry" and value.isascii() and value.isdigit():
             self._retry_ms = int(value)
 
     def _dispatch(self) -> Event | None:
-        name, data = self._name or "message", self._data
-        self._name, self._data = "", []
-        return Event(name, "\n".join(data), self._id, self._retry_ms) if data else None
+        name, data, named = self._name or "message", self._data, self._named
+        self._name, self._data, self._named = "", [], False
+        return Event(name, "\n".join(data), self._id, self._retry_ms, named) if data else None

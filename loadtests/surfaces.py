@@ -14,6 +14,7 @@ class Meaning(Enum):
     TOKEN = auto()
     DONE = auto()
     FAILED = auto()
+    PASSING = auto()  # a failure that may pass: with an id the stream's end, without one only the connection's
     RECONNECT = auto()
     RESET = auto()
     OTHER = auto()
@@ -74,7 +75,10 @@ class Native:
         return {"prompt": wish.prompt, "model": model, "stream": True, **bound}
 
     def meaning(self, event: Event) -> Meaning:
-        return NATIVE_MEANINGS.get(event.name, Meaning.OTHER)
+        meaning = NATIVE_MEANINGS.get(event.name, Meaning.OTHER)
+        if meaning is Meaning.FAILED and json.loads(event.data).get("retryable"):
+            return Meaning.PASSING
+        return meaning
 
 
 class OpenAI:

@@ -22,7 +22,8 @@ from locust.event import EventHook
 from locust.runners import MasterRunner, WorkerRunner
 
 from loadtests.arrivals import Arrivals
-from loadtests.observation import Journal, Observation
+from loadtests.observation import Journal, Observation, Outcome
+from loadtests.tally import Report, Tally
 
 # Fired for every stream that is over, with `observation`: for whoever wants to know more than we count.
 stream_ended = EventHook()
@@ -56,26 +57,28 @@ class Telemetry:
         self._options: Any = environment.parsed_options
         self._lags: list[float] = []
         self._started = now()
+        self._ended_at: float | None = None
         self._helpers: list[gevent.Greenlet] = []
         self._free: list[AsyncResult] = []
         self._overdue: deque[float] = deque(maxlen=OVERDUE_MAX)
+        self._told = self._ended = 0
         self.journal: Journal | None = None
         self.arrivals: Arrivals | None = None
 
-    def start(self, per_second: float) -> None:
-        """A test begins; with arrivals in the open model, if there is a rate."""
-        self._started = now()
-        self._lags.clear()
+    def start(self, per_second: float, generators: int) -> None:
+        """A test begins; with arrivals in the open model, if there is a rate, of which each generator has its share."""
+        self._started, self._ended_at = now(), None
+        self._told = self._ended = 0
+        self.arrivals = None
+        for rest in (self._lags, self._free, self._overdue):
+            rest.clear()
         runner = self._environment.runner
-        if isinstance(runner, MasterRunner):
-            return
-        index = getattr(runner, "worker_index", 0) if isinstance(runner, WorkerRunner) else 0
+        index = max(0, getattr(runner, "worker_index", 0))
         if folder := self._options.records:
-            self.journal = Journal(Path(folder), f"streams-{max(index, 0)}-{os.getpid()}")
+            self.journal = Journal(Path(folder), f"streams-{index}-{os.getpid()}")
         if per_second:
-            # Sums of independent Poisson processes are one: each process takes its share.
-            share = per_second / max(1, self._options.generators)
-            self.arrivals = Arrivals(share, self._options.seed + max(index, 0), self._started)
+            # Sums of independent Poisson processes are one.
+            self.arrivals = Arrivals(per_second / generators, self._options.seed + index, self._started)
             self._helpers.append(gevent.spawn(self._give_turns, self.arrivals))
         self._helpers.append(gevent.spawn(self._watch_loop))
 
@@ -109,8 +112,10 @@ class Telemetry:
                 self._overdue.append(due)
 
     def ended(self, observation: Observation) -> None:
-        """Count a stream that is over."""
+        """Count a stream that is over, or that the end of the test found open."""
         name = observation.scenario
+        self._told += 1
+        self._ended += observation.outcome != Outcome.OPEN
         if observation.ttft is not None:
             self._log(name, "TTFT", observation.ttft)
         for gap in observation.gaps:
@@ -125,17 +130,27 @@ class Telemetry:
             self.journal.write(observation)
         stream_ended.fire(observation=observation)
 
-    def stop(self) -> None:
-        """The test is over."""
+    def finish(self) -> None:
+        """The test ends: no further stream begins, and nothing counts by time any more."""
+        if self._ended_at is None:
+            self._ended_at = now()
         gevent.killall(self._helpers)
         self._helpers.clear()
+
+    def close(self) -> None:
+        """Every user is gone."""
         if self.journal:
             self.journal.close()
             self.journal = None
 
-    def complaints(self) -> list[str]:
-        """Why this process's figures cannot be believed; nothing when they can."""
-        found = self.arrivals.complaints(now() - self._started) if self.arrivals else []
+    def report(self) -> Report:
+        """Of this process, as far as the test has come."""
+        seconds = (now() if self._ended_at is None else self._ended_at) - self._started
+        begun = len(self.arrivals.lags) if self.arrivals else 0
+        return Report(self._complaints(), seconds, begun, self._told, self._ended)
+
+    def _complaints(self) -> list[str]:
+        found = self.arrivals.complaints() if self.arrivals else []
         lags = sorted(self._lags)
         if lags and (late := 1000 * lags[int(0.99 * (len(lags) - 1))]) > LOOP_LAG_P99_MS_MAX:
             found.append(f"the generator's loop was {late:.1f} ms late (p99), at most {LOOP_LAG_P99_MS_MAX:g} ms")
@@ -160,6 +175,7 @@ def install() -> None:
     events.init_command_line_parser.add_listener(_add_options)
     events.init.add_listener(_init)
     events.test_start.add_listener(_start)
+    events.test_stopping.add_listener(_stopping)
     events.test_stop.add_listener(_stop)
     events.report_to_master.add_listener(_report)
     events.worker_report.add_listener(_reported)
@@ -172,6 +188,17 @@ def telemetry(environment: Environment) -> Telemetry:
     return found
 
 
+def tally(environment: Environment) -> Tally:
+    """The one of the whole test: where no master is, or in the master."""
+    found: Tally = environment.sluice_tally  # type: ignore[attr-defined]
+    return found
+
+
+def _has_run(environment: Environment) -> bool:
+    """Whether a test has begun; a web page may be closed before."""
+    return environment.sluice_tally is not None  # type: ignore[attr-defined]
+
+
 def _add_options(parser: Any) -> None:
     group = parser.add_argument_group("Streams")
     group.add_argument("--model", default="simulator", help="which model is asked")
@@ -181,7 +208,6 @@ def _add_options(parser: Any) -> None:
     group.add_argument("--api-key", default="", env_var="SLUICE_LOAD_API_KEY", help="sent as a bearer token")
     group.add_argument("--records", default="", help="folder for a line of JSON for each stream")
     group.add_argument("--arrivals", type=float, default=0.0, help="streams a second, begun whatever the server does")
-    group.add_argument("--generators", type=int, default=1, help="processes that share --arrivals")
     group.add_argument("--seed", type=int, default=1, help="of arrivals, sizes and texts")
     group.add_argument("--disturb", default="", help="`deploy`, `kill`, or a command, run in the middle of the test")
     group.add_argument("--disturb-after", type=float, default=15.0, help="seconds from the start")
@@ -190,58 +216,64 @@ def _add_options(parser: Any) -> None:
 
 def _init(environment: Environment, **_: Any) -> None:
     environment.sluice_telemetry = Telemetry(environment)  # type: ignore[attr-defined]
-    environment.sluice_complaints = []  # type: ignore[attr-defined]
+    environment.sluice_tally = None  # type: ignore[attr-defined]
+    for kind, name in ((WorkerRunner, "worker"), (MasterRunner, "master")):
+        if isinstance(environment.runner, kind):
+            _environments[name] = environment
 
 
 def _start(environment: Environment, **_: Any) -> None:
     options: Any = environment.parsed_options
-    if options.arrivals and options.processes and options.generators == 1:
-        options.generators = abs(options.processes)
-    telemetry(environment).start(options.arrivals)
+    runner = environment.runner
+    if isinstance(runner, MasterRunner):
+        # Its workers get it with the first users, beside the options of the command line: only here it is known how
+        # many they are, by whichever of Locust's ways they were started.
+        options.generators = runner.worker_count
+    generators = max(1, getattr(options, "generators", 1))
+    if not isinstance(runner, WorkerRunner):
+        environment.sluice_tally = Tally(generators, options.arrivals)  # type: ignore[attr-defined]
+    if not isinstance(runner, MasterRunner):
+        telemetry(environment).start(options.arrivals, generators)
+
+
+def _stopping(environment: Environment, **_: Any) -> None:
+    telemetry(environment).finish()
+    if _has_run(environment):
+        tally(environment).ended_at = now()
 
 
 def _stop(environment: Environment, **_: Any) -> None:
     own = telemetry(environment)
-    if not isinstance(environment.runner, WorkerRunner):
-        environment.sluice_complaints += own.complaints()  # type: ignore[attr-defined]
-    own.stop()
+    own.finish()
+    own.close()
+    if _has_run(environment) and not isinstance(environment.runner, MasterRunner):
+        tally(environment).hear("this process", own.report(), now())
 
 
 def _report(client_id: str, data: dict[str, Any]) -> None:
     """What a worker tells the master of itself."""
     del client_id
     if environment := _environments.get("worker"):
-        data["complaints"] = telemetry(environment).complaints()
+        data["streams"] = telemetry(environment).report()._asdict()
 
 
 def _reported(client_id: str, data: dict[str, Any]) -> None:
-    if (environment := _environments.get("master")) is not None:
-        _latest[client_id] = [f"{client_id}: {text}" for text in data.get("complaints", [])]
-        environment.sluice_complaints = [text for texts in _latest.values() for text in texts]  # type: ignore[attr-defined]
+    environment = _environments.get("master")
+    if environment is not None and _has_run(environment) and "streams" in data:
+        tally(environment).hear(client_id, Report.read(data["streams"]), now())
 
 
 _environments: dict[str, Environment] = {}
-_latest: dict[str, list[str]] = {}
-
-
-def _remember(environment: Environment, **_: Any) -> None:
-    kinds = {WorkerRunner: "worker", MasterRunner: "master"}
-    for kind, name in kinds.items():
-        if isinstance(environment.runner, kind):
-            _environments[name] = environment
-
-
-events.init.add_listener(_remember)
 
 
 def _judge(environment: Environment, **_: Any) -> None:
-    """A verdict as the last line, and as the exit code."""
-    if isinstance(environment.runner, WorkerRunner):
+    """A verdict as the last line, and as the exit code; of the last test, if there were several."""
+    if not _has_run(environment):
         return
-    complaints: list[str] = environment.sluice_complaints  # type: ignore[attr-defined]
+    complaints = tally(environment).complaints()
     for complaint in complaints:
         print(f"INVALID: {complaint}")
     if complaints:
         environment.process_exit_code = 1
-    elif environment.stats.total.num_requests:
+    else:
         print("VALID: the generator kept up")

@@ -3,11 +3,21 @@
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-from locust import LoadTestShape
+from locust import LoadTestShape, events
+from locust.env import Environment
 
+# Where the command line does not say. The rate is Locust's bound for one process: a spike is to be one.
 USERS = 50
 SPAWN_PER_SECOND = 100.0
 DURATION_SECONDS = 60.0
+
+
+@events.init.add_listener
+def take_defaults(environment: Environment, **_: Any) -> None:
+    """Before Locust takes its own: one user, and one more a second, which would outlast most curves."""
+    options: Any = environment.parsed_options
+    options.num_users = options.num_users or USERS
+    options.spawn_rate = options.spawn_rate or SPAWN_PER_SECOND
 
 
 class Curve(LoadTestShape):
@@ -18,10 +28,10 @@ class Curve(LoadTestShape):
     curve: ClassVar[Callable[[float, int, float], int]]
 
     def tick(self) -> tuple[int, float] | None:
-        options: Any = self.runner.environment.parsed_options if self.runner else None
-        duration = float(getattr(options, "run_time", None) or DURATION_SECONDS)
+        assert self.runner is not None
+        options: Any = self.runner.environment.parsed_options
+        duration = float(options.run_time or DURATION_SECONDS)
         elapsed = self.get_run_time()
         if elapsed > duration:
             return None
-        users = type(self).curve(elapsed, getattr(options, "users", None) or USERS, duration)
-        return users, getattr(options, "spawn_rate", None) or SPAWN_PER_SECOND
+        return type(self).curve(elapsed, options.num_users, duration), options.spawn_rate

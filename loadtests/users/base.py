@@ -4,8 +4,10 @@ Locust's own ways to read a stream would measure something else. `iter_lines` wa
 the response time of a streamed request is that of its headers: we read by lines, and set the time ourselves.
 """
 
+import contextlib
 import itertools
 import random
+import uuid
 from abc import abstractmethod
 from typing import Any, ClassVar
 
@@ -14,24 +16,31 @@ from locust import FastHttpUser, constant, task
 from locust.contrib.fasthttp import FAILURE_EXCEPTIONS, ResponseContextManager
 
 from loadtests.observation import Observation, Outcome
-from loadtests.sse import Event, EventDecoder, LineTooLong
-from loadtests.surfaces import Meaning, Native, Surface, Wish
+from loadtests.patience import Patience
+from loadtests.reading import Reading
+from loadtests.sse import LineTooLong
+from loadtests.surfaces import Native, Surface, Wish
 from loadtests.telemetry import Telemetry, now, telemetry
 
-# Two heartbeats and some: a connection that was silent for as long is dead.
-SILENT_SECONDS_MAX = 40.0
+# Two heartbeats: a connection that was silent for as long is dead.
+SILENT_SECONDS_MAX = 30.0
 CONNECT_SECONDS_MAX = 10.0
-# How often, and after how long at least, a client comes back for one stream.
-RESUMES_MAX = 12
-RESUME_SECONDS_MIN = 0.1
-RESUME_SECONDS_MAX = 2.0
+# The longest generation (stream_seconds_max of the ledger) and a minute: heartbeats would hold a client for ever.
+STREAM_SECONDS_MAX = 660.0
+# What the end of an answer's body may be late behind its last event.
+BODY_END_SECONDS_MAX = 1.0
 HTTP_OK, HTTP_NO_CONTENT = 200, 204
 TIMED_OUT = "timed out"
-# Ends of a connection after which a resumable client comes back.
-COME_BACK = frozenset({Outcome.TRUNCATED, Outcome.RECONNECT, Outcome.REFUSED, "http_502", "http_503"})
+# Ends of a connection after which a resumable client comes back; the statuses only to a stream that it knows of.
+COME_BACK = frozenset({Outcome.TRUNCATED, Outcome.RECONNECT, Outcome.REFUSED, Outcome.SILENT})
+COME_BACK_TO_STREAM = COME_BACK | {"http_502", "http_503"}
 
 
 _NUMBERS = itertools.count()
+
+
+class Endless(Exception):
+    """A stream has taken longer than any may."""
 
 
 class StreamingUser(FastHttpUser):
@@ -47,6 +56,7 @@ class StreamingUser(FastHttpUser):
     resumable: ClassVar[bool] = True
     # What is no failure.
     expected: ClassVar[frozenset[str]] = frozenset({Outcome.FINISHED})
+    stream_seconds_max: ClassVar[float] = STREAM_SECONDS_MAX
 
     def __init__(self, environment: Any) -> None:
         super().__init__(environment)
@@ -73,20 +83,34 @@ class StreamingUser(FastHttpUser):
         self.stream()
 
     def stream(self) -> None:
-        """One stream from its beginning to its end, over as many connections as it takes."""
+        """One stream from its beginning to its end, or to that of the test: every one is told of."""
         scheduled = self.telemetry.due()
         observation = Observation(self.scenario, scheduled, now())
-        reading = Reading(self.surface, observation)
+        outcome: str = Outcome.OPEN
+        try:
+            with gevent.Timeout(self.stream_seconds_max, Endless):
+                outcome = self.follow(Reading(self.surface, observation))
+        except Endless:
+            outcome = Outcome.ENDLESS
+        finally:
+            observation.end(now(), outcome)
+            self.telemetry.ended(observation)
+
+    def follow(self, reading: Reading) -> str:
+        """The stream, over as many connections as it takes; its outcome."""
+        self._wish = self.wish()
+        # One name for all attempts to begin it: whoever lost the connection before its headers joins what has begun.
+        self._key = uuid.uuid4().hex
+        patience = Patience(self.random)
         outcome = self._begin(reading)
-        attempt = 0
-        while self.resumable and outcome in COME_BACK and observation.stream_id and attempt < RESUMES_MAX:
-            attempt += 1
-            observation.cut(now())
-            bound = min(RESUME_SECONDS_MAX, RESUME_SECONDS_MIN * 2**attempt)
-            gevent.sleep(self.random.uniform(RESUME_SECONDS_MIN, bound))
-            outcome = self._resume(reading)
-        observation.end(now(), outcome)
-        self.telemetry.ended(observation)
+        while self._comes_back(reading, outcome) and not patience.spent:
+            reading.observation.cut(now())
+            gevent.sleep(patience.pause_seconds(reading.retry_seconds, reading.heard))
+            outcome = self._resume(reading) if reading.observation.stream_id else self._begin(reading)
+        return outcome
+
+    def _comes_back(self, reading: Reading, outcome: str) -> bool:
+        return self.resumable and outcome in (COME_BACK_TO_STREAM if reading.observation.stream_id else COME_BACK)
 
     def headers(self) -> dict[str, str]:
         """Of every request. Locust asks for compression, which it does not undo in streams."""
@@ -101,31 +125,41 @@ class StreamingUser(FastHttpUser):
         """Tokens a second that the simulator is asked for; None where the model is a real one."""
         return self.options.pace or None
 
-    def _begin(self, reading: "Reading") -> str:
-        body = self.surface.body(self.wish(), self.options.model)
+    def _begin(self, reading: Reading) -> str:
+        body = self.surface.body(self._wish, self.options.model)
+        headers = self.headers() | ({"Idempotency-Key": self._key} if self.resumable else {})
+        reading.connect()
         request = self.client.post(
-            self.surface.path, json=body, headers=self.headers(), stream=True, catch_response=True, name=self.scenario
+            self.surface.path, json=body, headers=headers, stream=True, catch_response=True, name=self.scenario
         )
         return self._listen(request, reading)
 
-    def _resume(self, reading: "Reading") -> str:
+    def _resume(self, reading: Reading) -> str:
         headers = self.headers() | ({"Last-Event-ID": reading.last_id} if reading.last_id else {})
         path = f"/api/v1/streams/{reading.observation.stream_id}"
+        reading.connect()
         request = self.client.get(
             path, headers=headers, stream=True, catch_response=True, name=f"{self.scenario}, resumed"
         )
         return self._listen(request, reading)
 
-    def _listen(self, request: ResponseContextManager, reading: "Reading") -> str:
+    def _listen(self, request: ResponseContextManager, reading: Reading) -> str:
         """Reads one connection to its end, and has Locust count it with the time that all of it took."""
-        began = now()
+        began = now() - request.request_meta["response_time"] / 1000  # which is that of the headers
         with request as response:
-            observation = reading.observation
-            outcome = self._status(response)
-            if outcome == str(HTTP_OK):
-                observation.stream_id = response.headers.get("x-stream-id") or observation.stream_id  # type: ignore[union-attr]
-                outcome = self._read(response, reading)
-            response.request_meta["response_time"] = 1000 * (now() - began)
+            try:
+                outcome = self._status(response)
+                if outcome == str(HTTP_OK):
+                    found = response.headers.get("x-stream-id")  # type: ignore[union-attr]
+                    reading.observation.stream_id = found or reading.observation.stream_id
+                    outcome = self._read(response, reading)
+                elif response.headers is not None:
+                    reading.retry_seconds = _seconds(response.headers.get("retry-after"))
+            except Endless:
+                response.failure(Outcome.ENDLESS)
+                raise
+            finally:
+                response.request_meta["response_time"] = 1000 * (now() - began)
             # A connection that is to be continued is no failure of the stream.
             continued = self.resumable and outcome in {Outcome.RECONNECT, Outcome.TRUNCATED}
             if outcome in self.expected or continued:
@@ -139,17 +173,19 @@ class StreamingUser(FastHttpUser):
         status = response.status_code
         if status == HTTP_NO_CONTENT:
             return Outcome.FINISHED  # all of it had arrived before
-        if status == HTTP_OK:
-            return str(status)
-        return f"http_{status}" if status else Outcome.REFUSED
+        if status:
+            return str(status) if status == HTTP_OK else f"http_{status}"
+        waited = response.request_meta["response_time"] / 1000 >= self.network_timeout
+        return Outcome.SILENT if waited and TIMED_OUT in str(response.error) else Outcome.REFUSED
 
-    def _read(self, response: ResponseContextManager, reading: "Reading") -> str:
+    def _read(self, response: ResponseContextManager, reading: Reading) -> str:
         stream = response.stream
-        reading.connect()
         try:
             while line := stream.readline(b"\n"):
                 outcome = reading.feed(line, now())
-                if outcome is None and self.leaves(reading.observation):
+                if outcome == Outcome.FINISHED:
+                    _read_out(stream)
+                elif outcome is None and self.leaves(reading.observation):
                     outcome = Outcome.CANCELLED
                 if outcome is not None:
                     return outcome
@@ -163,45 +199,13 @@ class StreamingUser(FastHttpUser):
         return Outcome.TRUNCATED
 
 
-class Reading:
-    """What one client has read of one stream, over all its connections."""
-
-    def __init__(self, surface: Surface, observation: Observation) -> None:
-        self.observation = observation
-        self.last_id = ""
-        self._surface = surface
-        self._decoder = EventDecoder()
-
-    def connect(self) -> None:
-        """A new connection begins a new sequence of bytes."""
-        self._decoder = EventDecoder()
-
-    def feed(self, line: bytes, at: float) -> str | None:
-        """Takes a line that arrived; the outcome, when it is one."""
-        before = self._decoder.comments
-        for event in self._decoder.feed(line):
-            if (outcome := self._event(event, at)) is not None:
-                return outcome
-        self.observation.heartbeats += self._decoder.comments - before
-        return None
-
-    def _event(self, event: Event, at: float) -> str | None:
-        meaning = self._surface.meaning(event)
-        if event.id and event.id != self.last_id:
-            if meaning is not Meaning.RESET and not follows(self.last_id, event.id):
-                return Outcome.REPEATED
-            self.last_id = event.id
-        if meaning is Meaning.TOKEN:
-            self.observation.token(at)
-        return ENDS.get(meaning)
+def _read_out(stream: Any) -> None:
+    """What stands behind the last event is no event, but without it the connection would not serve another request."""
+    with gevent.Timeout(BODY_END_SECONDS_MAX, False), contextlib.suppress(*FAILURE_EXCEPTIONS):
+        while stream.readline(b"\n"):
+            pass
 
 
-ENDS = {Meaning.DONE: Outcome.FINISHED, Meaning.FAILED: Outcome.FAILED, Meaning.RECONNECT: Outcome.RECONNECT}
-
-
-def follows(last: str, following: str) -> bool:
-    """Whether an id is the next of its stream: `<stream>.<epoch>.<seq>`, without a hole and without a repetition."""
-    if not last:
-        return True
-    stream, epoch, seq = last.split(".")
-    return following == f"{stream}.{epoch}.{int(seq) + 1}"
+def _seconds(text: str | None) -> float | None:
+    """Of a `Retry-After`; a date is no answer to a client that has a stream to go on with."""
+    return float(text) if text is not None and text.isascii() and text.isdigit() else None

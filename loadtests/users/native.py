@@ -2,10 +2,10 @@
 
 from typing import ClassVar
 
-from loadtests.observation import Observation, Outcome
+from loadtests.observation import Outcome
+from loadtests.reading import Reading
 from loadtests.surfaces import Wish
-from loadtests.telemetry import now
-from loadtests.users.base import HTTP_OK, StreamingUser
+from loadtests.users.base import HTTP_OK, STREAM_SECONDS_MAX, StreamingUser
 
 PROMPT = "Tell me of the sea, the harbour and the people who wait there."
 # Of answers in conversations: half are shorter than 150 tokens, one in fifty longer than 1,100.
@@ -52,12 +52,13 @@ class Batch(StreamingUser):
 
     scenario: ClassVar[str] = "batch"
     resumable: ClassVar[bool] = False
+    # It is silent until it is whole.
+    network_timeout = STREAM_SECONDS_MAX
 
     def wish(self) -> Wish:
         return Wish(PROMPT, 50, self.pace(), seed=self.random.randrange(1_000_000))
 
-    def stream(self) -> None:
-        observation = Observation(self.scenario, self.telemetry.due(), now())
+    def follow(self, reading: Reading) -> str:
         body = self.surface.body(self.wish(), self.options.model) | {"stream": False}
         headers = self.headers() | {"Accept": "application/json"}
         with self.client.post(
@@ -65,11 +66,10 @@ class Batch(StreamingUser):
         ) as response:
             if response.status_code == HTTP_OK:
                 said = response.json()
-                observation.tokens = said["usage"]["output_tokens"]
-                outcome = Outcome.FINISHED if said["success"] else Outcome.FAILED
+                reading.observation.tokens = said["usage"]["output_tokens"]
+                outcome: str = Outcome.FINISHED if said["success"] else Outcome.FAILED
             else:
                 outcome = f"http_{response.status_code}" if response.status_code else Outcome.REFUSED
             if outcome != Outcome.FINISHED:
                 response.failure(outcome)
-        observation.end(now(), outcome)
-        self.telemetry.ended(observation)
+        return outcome

@@ -1,14 +1,16 @@
 """Clients as they also are: they lose their connections, leave, read slowly, wait for silent models, and idle."""
 
+import itertools
 from typing import ClassVar
 
 import gevent
 from locust import constant
 
 from loadtests.observation import Observation, Outcome
+from loadtests.reading import Reading
 from loadtests.surfaces import Wish
 from loadtests.telemetry import now
-from loadtests.users.base import HTTP_OK, RESUME_SECONDS_MIN, Reading, StreamingUser
+from loadtests.users.base import StreamingUser
 from loadtests.users.native import PROMPT
 
 # Longer than a heartbeat's 15 s, shorter than what the first token may take.
@@ -19,6 +21,8 @@ SLOW_SECONDS_MAX = 60.0
 SLOW_TOKENS = 20_000
 # As long as load balancers commonly let a connection idle, less a little.
 IDLE_SECONDS = 25
+# By the count and not by chance, so that a short test has some of either.
+_ANSWERS = itertools.count()
 
 
 class Reconnecting(StreamingUser):
@@ -49,7 +53,7 @@ class Impatient(StreamingUser):
     expected: ClassVar[frozenset[str]] = frozenset({Outcome.FINISHED, Outcome.CANCELLED})
 
     def wish(self) -> Wish:
-        self._leave_after = self.random.randint(1, 60) if self.random.random() < 0.3 else None
+        self._leave_after = self.random.randint(1, 60) if 3 * next(_ANSWERS) % 10 < 3 else None
         return Wish(PROMPT, 80, self.pace(), seed=self.random.randrange(1_000_000))
 
     def leaves(self, observation: Observation) -> bool:
@@ -62,12 +66,13 @@ class SlowReader(StreamingUser):
     scenario: ClassVar[str] = "slow reader"
     resumable: ClassVar[bool] = False
     expected: ClassVar[frozenset[str]] = frozenset({Outcome.FINISHED, Outcome.CANCELLED, Outcome.RECONNECT})
+    slow_seconds_max: ClassVar[float] = SLOW_SECONDS_MAX
 
     def wish(self) -> Wish:
         return Wish(PROMPT, SLOW_TOKENS, 0 if self.pace() else None, first_token_ms=0)
 
     def leaves(self, observation: Observation) -> bool:
-        return now() - observation.opened > SLOW_SECONDS_MAX
+        return now() - observation.opened > self.slow_seconds_max
 
     def between_reads(self) -> None:
         gevent.sleep(SLOW_READ_SECONDS)
@@ -84,7 +89,7 @@ class SilentUpstream(StreamingUser):
     def _read(self, response: object, reading: Reading) -> str:
         outcome = super()._read(response, reading)  # type: ignore[arg-type]
         if outcome == Outcome.FINISHED and not reading.observation.heartbeats:
-            return Outcome.SILENT
+            return Outcome.FAILED
         return outcome
 
 
@@ -102,10 +107,9 @@ class IdleKeepAlive(StreamingUser):
     """Keeps a connection and uses it now and then: no request may meet one that is just being closed."""
 
     scenario: ClassVar[str] = "idle keep-alive"
+    # Would ask again on another connection, and nobody would know.
+    resumable: ClassVar[bool] = False
     wait_time = constant(IDLE_SECONDS)
 
-    def stream(self) -> None:
-        with self.client.get("/readyz", catch_response=True, name=self.scenario) as response:
-            if response.status_code != HTTP_OK:
-                response.failure(f"http_{response.status_code}" if response.status_code else Outcome.REFUSED)
-        gevent.sleep(RESUME_SECONDS_MIN)
+    def wish(self) -> Wish:
+        return Wish(PROMPT, 5, self.pace(), seed=self.random.randrange(1_000_000))

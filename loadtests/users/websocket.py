@@ -7,16 +7,25 @@ from urllib.parse import urlsplit, urlunsplit
 import websocket
 from locust import events
 
-from loadtests.observation import Observation, Outcome
-from loadtests.surfaces import Native, Wish
+from loadtests.observation import Outcome
+from loadtests.reading import Reading
+from loadtests.surfaces import Meaning, Wish
 from loadtests.telemetry import now
-from loadtests.users.base import CONNECT_SECONDS_MAX, SILENT_SECONDS_MAX, StreamingUser, follows
+from loadtests.users.base import CONNECT_SECONDS_MAX, TIMED_OUT, StreamingUser
 from loadtests.users.native import PROMPT
 
 PATH = "/api/v1/ws/generate"
 # A page is reloaded now and then.
 ANSWERS_PER_CONNECTION = 5
-ENDS = {"end": Outcome.FINISHED, "error": Outcome.FAILED, "reconnect": Outcome.RECONNECT}
+# A peer that hangs says no farewell either.
+FAREWELL_SECONDS_MAX = 1.0
+MEANINGS = {
+    "token": Meaning.TOKEN,
+    "end": Meaning.DONE,
+    "error": Meaning.FAILED,
+    "reconnect": Meaning.RECONNECT,
+    "reset": Meaning.RESET,
+}
 
 
 class WebSocketChat(StreamingUser):
@@ -32,63 +41,79 @@ class WebSocketChat(StreamingUser):
     def wish(self) -> Wish:
         return Wish(PROMPT, self.random.randint(20, 100), self.pace(), seed=self.random.randrange(1_000_000))
 
-    def stream(self) -> None:
-        observation = Observation(self.scenario, self.telemetry.due(), now())
-        body = Native().body(self.wish(), self.options.model)
-        del body["stream"]
-        outcome = self._converse(observation, body)
-        if outcome in {Outcome.TRUNCATED, Outcome.RECONNECT} and self._last_id:
-            observation.cut(now())
-            self._hang_up()
-            outcome = self._converse(observation, {"type": "resume", "last_event_id": self._last_id})
-        observation.end(now(), outcome)
-        if outcome != Outcome.FINISHED or self._answers >= ANSWERS_PER_CONNECTION:
-            self._hang_up()
+    def follow(self, reading: Reading) -> str:
+        """As over HTTP; Locust has no client that would count it."""
+        outcome: str = Outcome.OPEN
+        began = now()
+        try:
+            outcome = super().follow(reading)
+        finally:
+            if outcome != Outcome.FINISHED or self._answers >= ANSWERS_PER_CONNECTION:
+                self._hang_up()
         events.request.fire(
             request_type="WS",
             name=self.scenario,
-            response_time=1000 * ((observation.ended or now()) - observation.opened),
+            response_time=1000 * (now() - began),
             response_length=0,
             exception=None if outcome in self.expected else RuntimeError(outcome),
             context={},
         )
-        self.telemetry.ended(observation)
+        return outcome
 
     def on_stop(self) -> None:
         self._hang_up()
 
-    def _converse(self, observation: Observation, message: dict[str, Any]) -> str:
-        """Says it, and reads until the answer is over."""
-        if "last_event_id" not in message:
-            self._last_id = ""
+    def _begin(self, reading: Reading) -> str:
+        body = self.surface.body(self._wish, self.options.model)
+        del body["stream"]
+        return self._converse(reading, body | {"idempotency_key": self._key})
+
+    def _resume(self, reading: Reading) -> str:
+        place = {"last_event_id": reading.last_id} if reading.last_id else {"stream_id": reading.observation.stream_id}
+        return self._converse(reading, {"type": "resume", **place})
+
+    def _converse(self, reading: Reading, message: dict[str, Any]) -> str:
+        """Says it, and reads until the answer is over, or the connection."""
+        reading.connect()
+        outcome = self._exchange(reading, message)
+        if outcome != Outcome.FINISHED:
+            self._hang_up()
+        return outcome
+
+    def _exchange(self, reading: Reading, message: dict[str, Any]) -> str:
         try:
             peer = self._connected()
             peer.send(json.dumps(message))
-            while True:
-                if (outcome := self._take(observation, peer.recv())) is not None:
-                    return outcome
+            while (outcome := self._take(reading, peer.recv())) is None:
+                pass
         except websocket.WebSocketTimeoutException:
-            return Outcome.SILENT
+            return Outcome.REFUSED if self._socket is None else Outcome.SILENT
         except websocket.WebSocketBadStatusException as error:
             return f"http_{error.status_code}"
-        except (websocket.WebSocketException, OSError):
-            return Outcome.TRUNCATED if observation.tokens else Outcome.REFUSED
+        except (websocket.WebSocketException, OSError) as error:
+            if self._socket is None:
+                return Outcome.REFUSED
+            return Outcome.SILENT if TIMED_OUT in str(error) else Outcome.TRUNCATED
+        return outcome
 
-    def _take(self, observation: Observation, text: str | bytes) -> str | None:
+    def _take(self, reading: Reading, text: str | bytes) -> str | None:
         if not text:  # the peer closed
             return Outcome.TRUNCATED
         said = json.loads(text)
-        kind, identity = said.get("type"), said.get("id", "")
+        kind, identity, observation = said.get("type"), said.get("id") or "", reading.observation
         if kind == "start":
             observation.stream_id = said["stream_id"]
         elif kind == "ping":
             observation.heartbeats += 1
-        if kind == "token":
-            if identity and not follows(self._last_id, identity):
-                return Outcome.REPEATED
-            self._last_id = identity or self._last_id
-            observation.token(now())
-        return ENDS.get(kind)
+        meaning = MEANINGS.get(kind, Meaning.OTHER)
+        if meaning is Meaning.DONE and identity == reading.last_id:
+            identity = ""  # there is nothing behind it
+        if (told_ms := said.get("retry_ms")) is not None:
+            reading.retry_seconds = told_ms / 1000
+        # Whoever is refused before a stream has begun is told so as over HTTP, and that is the outcome there, too.
+        if meaning is Meaning.FAILED and said.get("retryable") and observation.stream_id:
+            meaning, reading.retry_seconds = Meaning.PASSING, said.get("retry_after_seconds")
+        return reading.take(meaning, identity, now())
 
     def _connected(self) -> websocket.WebSocket:
         if self._socket is None:
@@ -98,12 +123,12 @@ class WebSocketChat(StreamingUser):
             self._socket = websocket.create_connection(
                 urlunsplit((scheme, address.netloc, PATH, "", "")), timeout=CONNECT_SECONDS_MAX, header=headers
             )
-            self._socket.settimeout(SILENT_SECONDS_MAX)
+            self._socket.settimeout(self.network_timeout)
             self._answers = 0
         self._answers += 1
         return self._socket
 
     def _hang_up(self) -> None:
         if self._socket is not None:
-            self._socket.close()
+            self._socket.close(timeout=FAREWELL_SECONDS_MAX)
             self._socket = None

@@ -1,6 +1,7 @@
 """Two generators that share no code measure the same server, and agree within 10 % or 3 ms."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from loadtests.bench.surfaces import MODEL, SURFACES
 from loadtests.bench.systems import NOTHING_THERE
 from loadtests.capacity.records import read_records
 from loadtests.capacity.verdict import LAG_P99_MS_MAX
+from tests.soak.results import generator_row
 from tests.support import locust
 from tests.support.chain import free_port
 from tests.support.gunicorn import Gunicorn
@@ -35,7 +37,7 @@ def test_locust_sees_what_the_generator_in_c_sees(tmp_path: Path) -> None:
     upstream = {"provider": "openai", "base_url": f"http://127.0.0.1:{origin_port}/v1"}
     config.write_text(yaml.safe_dump({"models": {MODEL: [upstream]}}))
     records = tmp_path / "load.jsonl"
-    log, seconds = tmp_path / "origin.log", 20.0
+    log, seconds = tmp_path / "origin.log", 60.0
     command = [str(programs / "origin"), "--port", str(origin_port), "--tokens", "40", "--rate", "20"]
     with (
         started(command, ANY_CORE, log) as origin,
@@ -58,18 +60,24 @@ def test_locust_sees_what_the_generator_in_c_sees(tmp_path: Path) -> None:
     # The generator in C leaves out its first seconds, and so must this: Locust is busy with starting its users.
     begin = min(record["scheduled_ms"] for record in run.records) + 1000 * WARM_UP_SECONDS
     steady = [record for record in run.records if record["scheduled_ms"] >= begin]
-    first = [record["first_token_ms"] - record["scheduled_ms"] for record in steady]
+    first = [record["first_token_ms"] - record["scheduled_ms"] for record in steady if record["first_token_ms"]]
     gaps = [gap for record in steady for gap in record["gaps_ms"]]
-    pairs = [
-        (50, figures.gap_ms.p50, gaps),
-        (99, figures.gap_ms.p99, gaps),
-        (50, figures.ttft_ms.p50, first),
-        (95, _p95(records), first),
-    ]
-    for share, expected, values in pairs:
-        assert np.percentile(values, share) == pytest.approx(expected, rel=0.10, abs=3)
+    window = [record for record in read_records(records) if record.scheduled_ms >= 0]
+    begun = [record.ttft_ms for record in window if record.ttft_ms is not None]
+    ours, theirs = percentiles(first, FIRST_TOKENS), percentiles(begun, FIRST_TOKENS)
+    our_gaps, their_gaps = percentiles(gaps, GAPS), [figures.gap_ms.p50, figures.gap_ms.p99, figures.gap_ms.p999]
+    # Told before they are compared: what does not agree is worth more than a row of the last time that it did.
+    print("Locust:", ours, our_gaps, "the generator in C:", theirs, their_gaps)
+    assert figures.ttft_ms.p50 == pytest.approx(theirs[0], abs=0.2)
+    for seen, expected in zip([*ours[:2], *our_gaps[:2]], [*theirs[:2], *their_gaps[:2]], strict=True):
+        assert seen == pytest.approx(expected, rel=0.10, abs=3)
+    generator_row("Locust", len(first), ours, our_gaps)
+    generator_row("the generator in C", len(begun), theirs, their_gaps)
 
 
-def _p95(file: Path) -> float:
-    begun = [record.ttft_ms for record in read_records(file) if record.scheduled_ms >= 0 and record.ttft_ms is not None]
-    return float(np.percentile(begun, 95))
+FIRST_TOKENS = (50, 95, 99)
+GAPS = (50, 99, 99.9)
+
+
+def percentiles(values: Sequence[float], shares: Sequence[float]) -> list[float]:
+    return [float(np.percentile(values, share)) for share in shares]

@@ -18,6 +18,10 @@ class Cuttable:
         self._proxy = proxy
         self._loop = loop
 
+    def connections(self) -> int:
+        """How many there were so far."""
+        return len(self._proxy.connections)
+
     def cut(self) -> int:
         """Reset every connection that is open; how many that were."""
 

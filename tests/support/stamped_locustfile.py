@@ -12,10 +12,10 @@ from typing import Any
 
 from locust.contrib.fasthttp import ResponseContextManager
 
+from loadtests.reading import Reading
 from loadtests.sse import Event
 from loadtests.surfaces import Meaning, OpenAI
 from loadtests.telemetry import now
-from loadtests.users.base import Reading
 from loadtests.users.openai import OpenAIChat
 
 STAMP = re.compile(r"@\d+:(\d+) ")

@@ -1,7 +1,11 @@
 """Locust's clients against the real server: each gets what it came for."""
 
+import contextlib
 import json
 import os
+import socket
+import time
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -13,40 +17,224 @@ from loadtests.bench.processes import started
 from loadtests.bench.surfaces import MODEL
 from loadtests.bench.systems import NOTHING_THERE
 from tests.support import locust
-from tests.support.chain import free_port
+from tests.support.browser import Browser
+from tests.support.chain import Chain, free_port
+from tests.support.cuttable import cuttable
 from tests.support.gunicorn import Gunicorn
+from tests.support.scripted_gateway import RETRY_AFTER_SECONDS, RETRY_MS, STREAM, scripted_gateway
 
 ANY_CORE = max(os.sched_getaffinity(0))
 
 
+TRYING = "tests/support/trying_locustfile.py"
+
+
+def wait_for_port(port: int) -> bool:
+    """Whether anybody listens there within a while."""
+    deadline = time.monotonic() + locust.SLACK_SECONDS
+    while time.monotonic() < deadline:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def with_shape(name: str) -> str:
+    """What to give Locust beside its clients, for a load that changes by that curve."""
+    return f"{TRYING},loadtests/shapes/{name}.py"
+
+
 def test_every_client_gets_what_it_came_for(tmp_path: Path) -> None:
     scenarios = ["ShortChat", "MixedSizes", "Batch", "Reconnecting", "Impatient", "OpenAIChat"]
-    arrivals = ("-u", "90", "-r", "90", "--arrivals", "12", "--processes", "2")
+    words = ("-u", "90", "--arrivals", "12", "--processes", "2", "--pace", "60")
     with Gunicorn() as gunicorn:
-        run = locust.run(gunicorn.url, tmp_path, scenarios, 8, *arrivals, "--pace", "60")
+        run = locust.run(gunicorn.url, tmp_path, scenarios, 8, *words, more=with_shape("poisson"))
 
+    run.check_verdict()
     assert len(list(tmp_path.glob("*.jsonl"))) == 2, run.output
-    # 96 are due; those that are not over at the end are not told. More than three deviations of a Poisson count.
-    assert 40 <= len(run.records) <= 130
+    # 96 are due. More than three deviations of a Poisson count.
+    assert 60 <= len(run.records) <= 130
     assert run.outcomes("short chat") == {"finished"}, run.output
     assert run.outcomes("OpenAI chat") == run.outcomes("batch") == run.outcomes("mixed sizes") == {"finished"}
-    assert run.outcomes("impatient") <= {"finished", "cancelled"}
-    back = [record for record in run.records if record["scenario"] == "reconnecting"]
+    assert run.outcomes("impatient") == {"finished", "cancelled"}
+    back = [record for record in run.of("reconnecting") if record["outcome"] != "open"]
     assert back
     for record in back:
         assert (record["outcome"], record["tokens"], len(record["resumes_ms"])) == ("finished", 80, 2)
-    batches = [record for record in run.records if record["scenario"] == "batch"]
-    assert {record["tokens"] for record in batches} == {50}
+    assert {record["tokens"] for record in run.of("batch") if record["outcome"] != "open"} == {50}
     # Every kind of event has a row of its own, beside the requests'.
-    for kind in ("TTFT ", "GAP ", "LARGEST GAP", "TOKENS ", "RESUME ", "OUTCOME"):
-        assert any(line.startswith(kind) for line in run.output.splitlines()), kind
+    kinds = {kind for kind, _ in run.table}
+    assert kinds == {"POST", "GET", "TTFT", "GAP", "LARGEST GAP", "TOKENS", "RESUME", "OUTCOME"}
+    # As many places as arrivals may need, from the start.
+    assert max(run.users) == 90
+
+
+def test_trying_clients_get_what_they_came_for(tmp_path: Path) -> None:
+    """Those that others of their kind give trouble: long answers, slow readers, models that think or stop."""
+    config = tmp_path / "models.yaml"
+    config.write_text("models: {simulator: [{provider: simulator, retries_max: 0, idle_seconds: 2}]}")
+    env = {"SLUICE_CONFIG": str(config), "SLUICE_HEARTBEAT_SECONDS": "1"}
+    scenarios = ["Essay", "ShortSlowReader", "ShortSilence", "ShortStall", "ShortIdle"]
+    with Gunicorn(env) as gunicorn, cuttable(int(gunicorn.url.rpartition(":")[2])) as counted:
+        run = locust.run(counted.url, tmp_path, scenarios, 11, "-u", "5", "-r", "5", "--pace", "300", more=TRYING)
+        connections = counted.connections()
+
+    run.check_verdict()
+    run.check_table()
+    assert run.outcomes("long generation") == {"finished"}, run.output
+    assert {record["tokens"] for record in run.of("long generation") if record["outcome"] == "finished"} == {1200}
+    # Twenty lines a second are five tokens, whatever the server could send.
+    slow = [record for record in run.of("slow reader") if record["outcome"] == "cancelled"]
+    assert run.outcomes("slow reader") == {"cancelled"}
+    assert 5 <= slow[0]["tokens"] <= 50
+    # Heartbeats are all that came for three seconds.
+    silent = [record for record in run.of("silent upstream") if record["outcome"] == "finished"]
+    assert run.outcomes("silent upstream") == {"finished"}, run.output
+    assert all(record["heartbeats"] >= 1 and record["tokens"] == 10 for record in silent)
+    assert all(record["first_token_ms"] - record["opened_ms"] > 2900 for record in silent)
+    # An error and no silence, and what was said before it counts.
+    stalled = [record for record in run.of("stalled upstream") if record["outcome"] == "failed"]
+    assert run.outcomes("stalled upstream") == {"failed"}, run.output
+    assert all(record["tokens"] == 10 for record in stalled)
+    # One connection for all of them.
+    idle = run.of("idle keep-alive")
+    assert run.outcomes("idle keep-alive") == {"finished"}, run.output
+    assert len(idle) >= 4
+    others = len(run.records) - len(idle)
+    assert connections <= others + 1
+
+
+def test_clients_do_what_the_protocol_asks_of_them(tmp_path: Path) -> None:
+    """Cut before the headers, reset, sent away, failed in passing, refused and left in silence: no token is lost."""
+    clients = ["Wandering", "WanderingSocket", "Held", "Ignored", "Waiting"]
+    with scripted_gateway() as gateway:
+        run = locust.run(gateway.url, tmp_path, clients, 11, "-u", "5", "-r", "5", more=TRYING)
+
+    run.check_table()
+    assert "VALID: the generator kept up" in run.output.splitlines(), run.output
+    assert run.exit_code == 1, "some failed"
+    for scenario, way in (("wandering", "http"), ("wandering socket", "socket")):
+        first, asked = run.of(scenario)[0], gateway.asked[way]
+        assert (first["outcome"], first["tokens"], first["resets"]) == ("finished", 4, 1), (run.output, asked)
+        # One for each time that it was without its stream, however often it was refused in between.
+        assert len(first["resumes_ms"]) == 4
+        assert asked[0].key == asked[1].key != ""
+        # Whoever is refused its socket has not yet said where it was.
+        refused = f"{STREAM}.2.2" if way == "http" else ""
+        places = ["", "", f"{STREAM}.2.1", refused, f"{STREAM}.2.2", f"{STREAM}.2.3"]
+        assert [each.last_id for each in asked[:6]] == places
+        pauses = [after.at - before.at for before, after in pairwise(asked[:6])]
+        assert pauses[1] >= RETRY_MS / 1000
+        assert min(pauses) >= 0.1
+        assert run.outcomes(scenario) == {"finished"}, run.output
+    assert gateway.asked["http"][4].at - gateway.asked["http"][3].at >= RETRY_AFTER_SECONDS
+    # No answer may go on for ever, and none that never began.
+    held, ignored, waiting = run.of("held"), run.of("ignored"), run.of("waiting")
+    assert run.outcomes("held") == {"endless"}
+    assert all(record["heartbeats"] >= 3 for record in held[:-1])
+    assert run.outcomes("ignored") == {"silent"}
+    assert [record["outcome"] for record in waiting] == ["open"]
+
+
+def test_a_server_that_hangs_makes_a_test_invalid(tmp_path: Path) -> None:
+    with scripted_gateway() as gateway:
+        run = locust.run(gateway.url, tmp_path, ["Waiting"], 2, "-u", "1", more=TRYING)
+
+    assert [record["outcome"] for record in run.records] == ["open"]
+    assert "INVALID: nothing was measured: none of 1 streams was over before the test" in run.output.splitlines()
+    assert "VALID: the generator kept up" not in run.output.splitlines()
+    assert run.exit_code == 1
+
+
+def test_workers_on_several_machines_share_the_arrivals(tmp_path: Path) -> None:
+    """As many as were asked for, and not as many for each of them."""
+    port, seconds = free_port(), 5.0
+    with Gunicorn() as gunicorn:
+        about = ("--host", gunicorn.url, "--pace", "100", "--records", str(tmp_path))
+        master = ("--master", "--expect-workers", "2", "--master-bind-host", "127.0.0.1", "--headless")
+        load = ("-u", "120", "--arrivals", "30", "-t", f"{seconds:g}s", "--master-bind-port", str(port))
+        join = ("--worker", "--master-host", "127.0.0.1", "--master-port", str(port))
+        workers = [locust.launch(["ShortChat"], *join, more=with_shape("soak")) for _ in range(2)]
+        head = locust.launch(["ShortChat"], *about, *master, *load, *locust.files(tmp_path), more=with_shape("soak"))
+        run = locust.finish(head, tmp_path, seconds)
+        told = [worker.communicate(timeout=locust.SLACK_SECONDS)[0] for worker in workers]
+
+    run.check_verdict()
+    assert len(list(tmp_path.glob("*.jsonl"))) == 2, told
+    # 150 are due; of each its own, they would be 300.
+    assert 105 <= len(run.records) <= 195
+    assert run.outcomes("short chat") == {"finished"}, run.output
+    assert max(run.users) == 120
+
+
+def test_clients_live_through_a_deployment_and_the_death_of_a_worker(tmp_path: Path) -> None:
+    scenarios = ["ShortChat", "WebSocketChat"]
+    seconds = 12.0
+    with Chain() as chain:
+        begun = {
+            what: locust.start(
+                *(chain.url, tmp_path / what, scenarios, seconds, "-u", "20", "--disturb", what),
+                *("--disturb-after", after, "--state-dir", str(chain.state_dir)),
+                more=with_shape(shape),
+            )
+            for what, after, shape in (("kill", "3", "ramp"), ("deploy", "6", "spike"))
+        }
+        runs = {what: locust.finish(process, tmp_path / what, seconds) for what, process in begun.items()}
+
+    for what, said in (("kill", "disturbed: KILL to worker"), ("deploy", "disturbed: HUP to Gunicorn")):
+        run = runs[what]
+        assert said in run.output
+        run.check_verdict()
+        run.check_table()
+        for scenario in ("short chat", "WebSocket chat"):
+            assert run.outcomes(scenario) == {"finished"}, run.output
+    # None of them loses its connection by itself.
+    assert any(record["resumes_ms"] for run in runs.values() for record in run.records)
+    ramp, spike = runs["kill"].users, runs["deploy"].users
+    assert ramp[0] < ramp[len(ramp) // 2] < max(ramp) <= 20
+    assert max(spike) == 20
+    assert 4 in spike[: spike.index(20)]
+    assert 4 in spike[spike.index(20) :]
+
+
+def test_the_page_shows_the_charts_of_streams(tmp_path: Path, browser: Browser) -> None:
+    port, seconds = free_port(), 9.0
+    with Gunicorn() as gunicorn:
+        words = ("-u", "10", "--pace", "60", "--web-port", str(port))
+        shown = locust.start(
+            gunicorn.url, tmp_path, ["ShortChat"], seconds, *words, more=with_shape("steps"), page=True
+        )
+        assert wait_for_port(port), "no page"
+        browser.open(f"http://127.0.0.1:{port}/streams")
+        titles = browser.wait_for(DRAWN, "charts with points")
+        run = locust.finish(shown, tmp_path, seconds)
+
+    assert {"short chat: TTFT", "short chat: GAP", "short chat: LARGEST GAP"} <= set(titles)
+    assert all(f"127.0.0.1:{port}/" in url for url in browser.requests)
+    run.check_verdict()
+    run.check_table()
+    # Looked at once a second, a step may be missed.
+    assert len({2, 4, 6, 8} & set(run.users)) >= 3, run.users
+    assert max(run.users) == 10
+
+
+# Titles of the charts, once each has two moments to draw a line between, with real percentiles.
+DRAWN = """(() => {
+    const charts = [...document.querySelectorAll("#charts > div")];
+    const long = (line) => line.y.filter((y) => y !== null).length >= 2;
+    const drawn = charts.filter((chart) => chart.data && chart.data.every(long));
+    return drawn.length >= 3 && drawn.map((chart) => chart.layout.title.text);
+})()"""
 
 
 def test_a_chat_over_websockets_keeps_its_connection_for_five_answers(tmp_path: Path) -> None:
+    words = ("-u", "4", "--pace", "100")
     with Gunicorn() as gunicorn:
-        run = locust.run(gunicorn.url, tmp_path, ["WebSocketChat"], 8, "-u", "4", "-r", "4", "--pace", "100")
+        run = locust.run(gunicorn.url, tmp_path, ["WebSocketChat"], 8, *words, more=with_shape("soak"))
         lines = [json.loads(line) for line in gunicorn.log.splitlines() if line.startswith("{")]
 
+    run.check_verdict()
+    run.check_table()
     sockets = [line["streams"] for line in lines if line["event"] == "socket"]
     answers = [record for record in run.records if record["outcome"] == "finished"]
     assert run.outcomes("WebSocket chat") == {"finished"}, run.output
@@ -60,7 +248,8 @@ def test_a_chat_over_websockets_keeps_its_connection_for_five_answers(tmp_path: 
     # What the server says of it: five answers each, but for those that the end cut short.
     assert max(sockets) == 5
     assert sum(sockets) >= len(answers) == len({record["stream_id"] for record in answers})
-    assert any(line.startswith("WS ") for line in run.output.splitlines()), run.output
+    assert run.table["WS", "WebSocket chat"]["num_requests"] == len(answers)
+    assert max(run.users) == min(run.users[1:-1]) == 4
 
 
 def test_locust_says_of_each_token_when_it_came_by_the_clock_of_who_sent_it(tmp_path: Path) -> None:

@@ -54,17 +54,8 @@ def test_too_few_users_are_found_out() -> None:
     served(enough, users=50, seconds=20, pause=(0, 0), wait=False)
     served(few, users=1, seconds=20, pause=(5, 10), wait=False)
 
-    assert enough.complaints(20) == []
-    assert "ms late (p99), at most 50 ms" in few.complaints(20)[0]
-
-
-def test_streams_that_never_began_are_found_out() -> None:
-    arrivals = Arrivals(10, 1, 0.0)
-    for _ in range(50):
-        due = arrivals.take()
-        arrivals.began(due, due)
-
-    assert arrivals.complaints(10)[0].startswith("50 streams began where 100 were due")
+    assert enough.complaints() == []
+    assert "ms late (p99), at most 50 ms" in few.complaints()[0]
 
 
 def test_a_spike_is_five_times_what_is_before_and_after() -> None:

@@ -36,6 +36,25 @@ def test_the_time_of_a_resume_is_no_gap_of_the_stream() -> None:
     assert seen.tokens == 5
 
 
+def test_whoever_is_turned_away_has_been_without_its_stream_since_before() -> None:
+    seen = Observation("short chat", 1.0, 1.0)
+    seen.token(1.1)
+    for at in (2.0, 3.0, 4.0):
+        seen.cut(at)
+    seen.token(4.5)
+
+    assert seen.resumes == pytest.approx([2.5])
+
+
+def test_what_a_reset_makes_void_does_not_count() -> None:
+    seen = observed()
+    seen.reset()
+    seen.token(2.8)
+
+    assert (seen.tokens, seen.resets) == (1, 1)
+    assert seen.ttft == pytest.approx(0.5)
+
+
 def test_the_journal_is_what_the_sweep_reads(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "records", "streams-0")
     journal.write(observed())
@@ -67,6 +86,11 @@ def chunk(**delta: str) -> Event:
 )
 def test_only_text_is_a_token_of_openai_s_stream(event: Event, meaning: Meaning) -> None:
     assert OpenAI().meaning(event) is meaning
+
+
+@pytest.mark.parametrize(("retryable", "meaning"), [("true", Meaning.PASSING), ("false", Meaning.FAILED)])
+def test_an_error_that_may_pass_is_told_from_one_that_does_not(retryable: str, meaning: Meaning) -> None:
+    assert Native().meaning(Event("error", f'{{"code": "x", "retryable": {retryable}}}', "", None)) is meaning
 
 
 def test_an_event_that_nobody_knows_is_passed_over() -> None:

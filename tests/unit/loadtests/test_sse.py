@@ -11,7 +11,7 @@ TEXT = (
     "data: two\ndata: lines\r\n\r\nretry: 250\rdata\r\rid: a\0b\ndata:  kept space\n\n: ping\ndata: cut"
 )  # fmt: skip
 EVENTS = [
-    Event("token", '{"token":"naïve 水 🌊"}', "s.0.1", None),
+    Event("token", '{"token":"naïve 水 🌊"}', "s.0.1", None, named=True),
     Event("message", "two\nlines", "s.0.1", None),
     Event("message", "", "s.0.1", 250),
     Event("message", " kept space", "s.0.1", 250),
@@ -55,7 +55,7 @@ def test_an_event_without_its_blank_line_is_not_one() -> None:
 def test_a_name_lasts_for_one_event_and_an_id_until_the_next() -> None:
     events, _ = decoded(b"event: token\nid: 7\ndata: a\n\ndata: b\n\n")
 
-    assert events == [Event("token", "a", "7", None), Event("message", "b", "7", None)]
+    assert events == [Event("token", "a", "7", None, named=True), Event("message", "b", "7", None)]
 
 
 def test_a_line_without_an_end_does_not_fill_the_memory() -> None:
