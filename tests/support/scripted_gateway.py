@@ -18,8 +18,11 @@ from tests.support.chain import free_port
 
 START_SECONDS_MAX = 10.0
 LONG_SECONDS = 600.0
-RETRY_MS, RETRY_AFTER_SECONDS = 700, 1
+# Longer than any pause that a client would choose by itself then.
+RETRY_MS, RETRY_AFTER_SECONDS = 1200, 3
 STREAM = "a-stream"
+# By which name those ask who are sent away again and again.
+BANISHED_HOST = "localhost"
 
 
 @dataclass
@@ -38,6 +41,8 @@ class ScriptedGateway:
 
     port: int = field(default_factory=free_port)
     asked: dict[str, list[Asked]] = field(default_factory=lambda: {"http": [], "socket": []})
+    kept: set[object] = field(default_factory=set)
+    """Connections on which somebody asked for an answer whose body ends late."""
 
     @property
     def url(self) -> str:
@@ -50,6 +55,8 @@ class ScriptedGateway:
             await asyncio.sleep(LONG_SECONDS)
         if story == "endless":
             return await self._endless(request)
+        if story == "late":
+            return await self._late(request)
         return await self._wander(request, request.headers.get("Idempotency-Key", ""))
 
     async def resume(self, request: web.Request) -> web.StreamResponse:
@@ -57,6 +64,8 @@ class ScriptedGateway:
 
     async def socket(self, request: web.Request) -> web.StreamResponse:
         """The story of `_wander`, on a socket."""
+        if request.host.startswith(BANISHED_HOST):
+            return await self._banish(request)
         asked = self.asked["socket"]
         if len(asked) == 3:
             asked.append(Asked(monotonic(), "handshake", "", ""))
@@ -93,6 +102,22 @@ class ScriptedGateway:
         await answer.write("".join(HTTP_STORY[min(number, len(HTTP_STORY)) - 1]).encode())
         if number in SILENCES:
             await asyncio.sleep(LONG_SECONDS)
+        return answer
+
+    async def _banish(self, request: web.Request) -> web.StreamResponse:
+        peer = web.WebSocketResponse()
+        await peer.prepare(request)
+        await peer.receive()
+        await peer.send_json(_message("reconnect", retry_ms=100, reason="drain"))
+        await asyncio.sleep(LONG_SECONDS)  # and no farewell
+        return peer
+
+    async def _late(self, request: web.Request) -> web.StreamResponse:
+        assert request.transport is not None
+        self.kept.add(request.transport.get_extra_info("peername"))
+        answer = await _begin(request)
+        await answer.write("".join(HTTP_STORY[-1]).encode())
+        await asyncio.sleep(0.2)
         return answer
 
     async def _endless(self, request: web.Request) -> web.StreamResponse:

@@ -4,7 +4,7 @@ Each is one of the product's with a shorter wait; what they do is the product's.
 """
 
 from dataclasses import replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from locust import constant
 
@@ -13,6 +13,7 @@ from loadtests.surfaces import Wish
 from loadtests.users.native import LongGeneration, ShortChat
 from loadtests.users.trying import IdleKeepAlive, SilentUpstream, SlowReader, StalledUpstream
 from loadtests.users.websocket import WebSocketChat
+from tests.support.scripted_gateway import BANISHED_HOST
 
 # A machine that tests share stands still at times. What is told of it then is right, and no test's subject.
 PATIENT_MS = 60_000.0
@@ -36,7 +37,7 @@ class Wandering(Told):
     fixed_count = 1
     story = "wander"
     scenario: ClassVar[str] = "wandering"
-    network_timeout = 1.5
+    network_timeout = 1.0
 
 
 class WanderingSocket(WebSocketChat):
@@ -45,7 +46,26 @@ class WanderingSocket(WebSocketChat):
     fixed_count = 1
     wait_time = constant(1)
     scenario: ClassVar[str] = "wandering socket"
-    network_timeout = 1.5
+    network_timeout = 1.0
+
+
+class Banished(WebSocketChat):
+    """Is sent away again and again, and gets no farewell."""
+
+    fixed_count = 3
+    scenario: ClassVar[str] = "banished"
+
+    def __init__(self, environment: Any) -> None:
+        super().__init__(environment)
+        self.host = (self.host or "").replace("127.0.0.1", BANISHED_HOST)
+
+
+class Late(Told):
+    """Gets an answer whose body ends some time behind its last event."""
+
+    fixed_count = 1
+    story = "late"
+    scenario: ClassVar[str] = "late"
 
 
 class Held(Told):

@@ -112,9 +112,9 @@ def test_trying_clients_get_what_they_came_for(tmp_path: Path) -> None:
 
 def test_clients_do_what_the_protocol_asks_of_them(tmp_path: Path) -> None:
     """Cut before the headers, reset, sent away, failed in passing, refused and left in silence: no token is lost."""
-    clients = ["Wandering", "WanderingSocket", "Held", "Ignored", "Waiting"]
+    clients = ["Wandering", "WanderingSocket", "Banished", "Late", "Held", "Ignored", "Waiting"]
     with scripted_gateway() as gateway:
-        run = locust.run(gateway.url, tmp_path, clients, 11, "-u", "5", "-r", "5", more=TRYING)
+        run = locust.run(gateway.url, tmp_path, clients, 11, "-u", "9", "-r", "9", more=TRYING)
 
     run.check_table()
     assert "VALID: the generator kept up" in run.output.splitlines(), run.output
@@ -134,6 +134,12 @@ def test_clients_do_what_the_protocol_asks_of_them(tmp_path: Path) -> None:
         assert min(pauses) >= 0.1
         assert run.outcomes(scenario) == {"finished"}, run.output
     assert gateway.asked["http"][4].at - gateway.asked["http"][3].at >= RETRY_AFTER_SECONDS
+    # Who gets nothing twelve times in a row gives up, and can be stopped at any moment of it.
+    assert run.outcomes("banished") == {"reconnect"}
+    # A connection serves the next request, whenever the body of the last one ended.
+    assert run.outcomes("late") == {"finished"}
+    assert len(run.of("late")) >= 3
+    assert len(gateway.kept) == 1
     # No answer may go on for ever, and none that never began.
     assert run.outcomes("held") == {"endless"}
     assert max(record["heartbeats"] for record in run.of("held")) >= 3
