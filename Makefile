@@ -31,7 +31,7 @@ test: $(DEVELOPMENT) ## Run every test; installs the programs they need where it
 	@scripts/newer-nginx.sh
 	$(PYTHON) -m pytest --numprocesses $(PROCESSES) --dist loadfile $(ARGS)
 
-soak: $(DEVELOPMENT) ## Run the long variants, about 25 minutes, write what they saw to tests/soak/RESULTS.md and draw the dashboards
+soak: $(DEVELOPMENT) ## Run the long variants, about 35 minutes, write what they saw to tests/soak/RESULTS.md and draw the dashboards
 	@scripts/install-system-packages.sh
 	@scripts/compare-peers.sh
 	$(PYTHON) -m pytest -m soak --reruns 0 tests/soak $(ARGS)

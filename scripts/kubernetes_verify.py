@@ -1,14 +1,15 @@
 """`make k8s-verify CONTEXT=…`: applies the dev overlay to a cluster, rolls it under streams, and takes it away again.
 
 In a namespace of its own, which nothing else has had; the cluster is whichever `kubectl` reaches by that context. With
-`--dry-run`, says what would be done and does nothing. Ends with 0 if no token was lost.
+`--dry-run`, says what would be done and does nothing. Ends with 0 if no token was lost though the pod that was replaced
+had streams to end.
 """
 
 import argparse
 import contextlib
-import http.client
 import json
 import os
+import re
 import secrets
 import subprocess
 import sys
@@ -16,9 +17,10 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from scripts.kubernetes_streams import COMPLETE, STREAMS, Readers
 from scripts.regions import HOME
 
 OVERLAY = HOME / "k8s" / "overlays" / "dev"
@@ -26,9 +28,10 @@ READY_SECONDS_MAX = 300
 ROLL_SECONDS_MAX = 600
 DELETE_SECONDS_MAX = 300
 FORWARD_SECONDS_MAX = 30
-STREAMS = 20
-TOKENS = 400
-TOKENS_PER_SECOND = 5
+LOOK_SECONDS = 1.0
+# Of the pod: NGINX's, and the exporter's.
+PORTS = (8080, 9464)
+FORWARDED = re.compile(r"(127\.0\.0\.1:\d+) -> (\d+)")
 
 
 class Failed(Exception):
@@ -43,6 +46,7 @@ class Kubectl:
     context: str
     namespace: str
     dry_run: bool
+    _said: list[str] = field(default_factory=list)
 
     def command(self, *words: str, namespaced: bool = True) -> list[str]:
         where = ["--context", self.context] + (["--namespace", self.namespace] if namespaced else [])
@@ -50,7 +54,7 @@ class Kubectl:
 
     def run(self, *words: str, seconds_max: float, namespaced: bool = True) -> str:
         command = self.command(*words, namespaced=namespaced)
-        print("+ " + " ".join(command), flush=True)
+        self._say(command)
         if self.dry_run:
             return ""
         try:
@@ -62,12 +66,12 @@ class Kubectl:
         return done.stdout
 
     @contextlib.contextmanager
-    def forwarded(self, pod: str) -> Iterator[int]:
-        """A local port that leads to a pod's, as long as the pod lives."""
-        command = self.command("port-forward", pod, ":8080", "--address", "127.0.0.1")
-        print("+ " + " ".join(command), flush=True)
+    def forwarded(self, pod: str) -> Iterator[list[str]]:
+        """Local addresses that lead to the ports of a pod, as long as the pod lives."""
+        command = self.command("port-forward", pod, *(f":{port}" for port in PORTS), "--address", "127.0.0.1")
+        self._say(command)
         if self.dry_run:
-            yield 0
+            yield ["" for _ in PORTS]
             return
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
             # A kubectl that reaches nothing says nothing either.
@@ -75,36 +79,21 @@ class Kubectl:
             watch.start()
             try:
                 assert process.stdout is not None
-                line = process.stdout.readline()
+                said = "".join(process.stdout.readline() for _ in PORTS)
                 watch.cancel()
-                if "-> 8080" not in line:
-                    raise Failed(f"no port was forwarded to {pod}: {line.strip()!r}")
-                yield int(line.split("127.0.0.1:")[1].split()[0])
+                found = {int(port): address for address, port in FORWARDED.findall(said)}
+                if found.keys() != set(PORTS):
+                    raise Failed(f"no port was forwarded to {pod}: {said.strip()!r}")
+                yield [found[port] for port in PORTS]
             finally:
                 watch.cancel()
                 process.kill()
 
-
-def stream(port: int, number: int, outcomes: list[str]) -> None:
-    """One stream, to its end; says what came of it."""
-    body = {
-        "prompt": f"Tell me {number}.",
-        "stream": True,
-        "simulator": {"seed": number, "tokens": TOKENS, "tokens_per_second": TOKENS_PER_SECOND},
-    }
-    try:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-        connection.request("POST", "/api/v1/generate", json.dumps(body), {"Content-Type": "application/json"})
-        answer = connection.getresponse()
-        tokens, done = 0, False
-        for line in answer:
-            tokens += line.startswith(b"event: token")
-            done = done or line.startswith(b"event: done")
-        connection.close()
-        whole = answer.status == http.client.OK and done and tokens == TOKENS
-        outcomes.append("complete" if whole else f"status {answer.status}, {tokens} of {TOKENS} tokens, done: {done}")
-    except (OSError, http.client.HTTPException) as error:
-        outcomes.append(f"cut: {type(error).__name__}")
+    def _say(self, command: list[str]) -> None:
+        """Once, however often it is asked in turn."""
+        if command != self._said:
+            print("+ " + " ".join(command), flush=True)
+        self._said = command
 
 
 @contextlib.contextmanager
@@ -135,31 +124,54 @@ def serving_pod(kubectl: Kubectl) -> str:
     raise Failed("no pod is ready")
 
 
-def roll_under_streams(kubectl: Kubectl) -> list[str]:
+def until_deleted(kubectl: Kubectl, pod: str) -> None:
+    """Its successor is there, and was watched for `minReadySeconds`.
+
+    Raises:
+        Failed: it was not told to go.
+    """
+    deadline = time.monotonic() + ROLL_SECONDS_MAX
+    words = ("get", pod, "--output", "jsonpath={.metadata.deletionTimestamp}")
+    while not kubectl.run(*words, seconds_max=30) and not kubectl.dry_run:
+        if time.monotonic() > deadline:
+            raise Failed(f"{pod} was not told to go within {ROLL_SECONDS_MAX} s of the restart")
+        time.sleep(LOOK_SECONDS)
+
+
+def roll_under_streams(kubectl: Kubectl) -> Readers:
     """A rollout while a pod streams. Without Redis its readers stay with it, and it with them, to their ends."""
-    outcomes: list[str] = []
-    with kubectl.forwarded(serving_pod(kubectl)) as port:
-        readers = [threading.Thread(target=stream, args=(port, number, outcomes)) for number in range(STREAMS)]
+    pod = serving_pod(kubectl)
+    with kubectl.forwarded(pod) as (nginx, exporter):
+        readers = Readers(nginx, exporter)
         if not kubectl.dry_run:
-            for reader in readers:
-                reader.start()
-            time.sleep(2)
+            readers.begin()
+            check(readers)
         kubectl.run("rollout", "restart", "deployment/sluice", seconds_max=30)
-        wait = f"--timeout={ROLL_SECONDS_MAX}s"
-        kubectl.run("rollout", "status", "deployment/sluice", wait, seconds_max=ROLL_SECONDS_MAX + 10)
+        until_deleted(kubectl, pod)
         if not kubectl.dry_run:
-            for reader in readers:
-                reader.join(TOKENS / TOKENS_PER_SECOND + 120)
-    return outcomes
+            readers.finish()
+    wait = f"--timeout={ROLL_SECONDS_MAX}s"
+    kubectl.run("rollout", "status", "deployment/sluice", wait, seconds_max=ROLL_SECONDS_MAX + 10)
+    return readers
 
 
-def verify(kubectl: Kubectl) -> None:
+def check(readers: Readers) -> None:
+    """No stream so far was anything but complete.
+
+    Raises:
+        Failed: one was; what became of it.
+    """
+    if readers.wrong:
+        complete = readers.outcomes.count(COMPLETE)
+        raise Failed(f"{complete} of {len(readers.outcomes)} streams complete; others: {sorted(set(readers.wrong))}")
+
+
+def verify(kubectl: Kubectl) -> Readers:
     """Everything, and clean up whatever happened.
 
     Raises:
-        Failed: something did not work, or a stream was not complete.
+        Failed: something did not work, a stream was not complete, or too few were open to tell.
     """
-    outcomes: list[str] = []
     with in_namespace(kubectl.namespace) as folder:
         kubectl.run("create", "namespace", kubectl.namespace, seconds_max=30, namespaced=False)
         try:
@@ -167,12 +179,16 @@ def verify(kubectl: Kubectl) -> None:
             kubectl.run("apply", "--kustomize", str(folder), seconds_max=60)
             wait = f"--timeout={READY_SECONDS_MAX}s"
             kubectl.run("rollout", "status", "deployment/sluice", wait, seconds_max=READY_SECONDS_MAX + 10)
-            outcomes = roll_under_streams(kubectl)
+            readers = roll_under_streams(kubectl)
         finally:
             kubectl.run("delete", "namespace", kubectl.namespace, seconds_max=DELETE_SECONDS_MAX, namespaced=False)
-    wrong = [outcome for outcome in outcomes if outcome != "complete"]
-    if not kubectl.dry_run and (wrong or len(outcomes) != STREAMS):
-        raise Failed(f"{len(outcomes) - len(wrong)} of {STREAMS} streams complete; others: {sorted(set(wrong))}")
+    check(readers)
+    # Three quarters are expected: a stream takes a minute, and the signal comes a quarter of one behind the deletion.
+    if not kubectl.dry_run and readers.draining < STREAMS / 2:
+        raise Failed(
+            f"{readers.draining} of {STREAMS} streams were open when their pod was told to stop: too few to tell"
+        )
+    return readers
 
 
 def main() -> None:
@@ -184,10 +200,11 @@ def main() -> None:
     namespace = f"sluice-verify-{secrets.token_hex(3)}"
     kubectl = Kubectl(options.kubectl, options.context, namespace, options.dry_run)
     try:
-        verify(kubectl)
+        readers = verify(kubectl)
     except (Failed, FileNotFoundError) as error:
         sys.exit(f"k8s-verify: {error}")
-    print("k8s-verify: nothing was run" if options.dry_run else f"k8s-verify: {STREAMS} streams, none cut")
+    told = f"{len(readers.outcomes)} streams, {readers.draining} of them open when their pod was told to stop, none cut"
+    print("k8s-verify: nothing was run" if options.dry_run else f"k8s-verify: {told}")
 
 
 if __name__ == "__main__":

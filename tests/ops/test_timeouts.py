@@ -189,3 +189,8 @@ def test_every_wait_says_what_it_means_and_why() -> None:
         assert name.endswith(("_seconds", "_seconds_max")), f"{name}: no unit"
         assert entry["meaning"].endswith("."), name
         assert entry["reason"].endswith("."), name
+
+
+def test_a_workers_heartbeat_is_a_file_in_memory() -> None:
+    """On a disk that is slow, read-only or full it would look like a worker that hangs."""
+    assert runpy.run_path(str(HOME / "deploy/gunicorn.conf.py"))["worker_tmp_dir"] == "/dev/shm"

@@ -9,32 +9,44 @@ from time import monotonic
 from types import TracebackType
 from typing import Any, Self
 
+from app.timeouts import ledger
 from deploy.nginx_build import look_at
 from deploy.preflight import find_nginx
-from tests.support.kubelet import Pod
-from tests.support.manifests import Manifest, container, named, sluice_pod
+from tests.support.kubelet import LEAST_SECONDS, Pod
+from tests.support.manifests import Manifest, container, lasting, named, sluice_pod
 from tests.support.service import Service
 
 
 def adapted(manifests: Sequence[Manifest], factor: float) -> list[Manifest]:
-    """For this machine, and with its waits divided, for a test that has no minutes: pauses, probes, grace, drain."""
+    """For this machine, with waits divided by the factor, for a test that has no minutes; by 1 they are what ships."""
     found: list[Any] = copy.deepcopy(list(manifests))
-    pod: Any = sluice_pod(found)
     # The machine's NGINX, in the place of the image's.
     number = ".".join(str(part) for part in look_at(find_nginx()).version)
-    container(pod, "nginx-config")["args"].append(number)
-    pod["terminationGracePeriodSeconds"] /= factor
-    app: Any = container(pod, "app")
-    app["lifecycle"]["preStop"]["sleep"]["seconds"] /= factor
-    command = container(pod, "nginx")["lifecycle"]["preStop"]["exec"]["command"]
-    command[-1] = re.sub(r"sleep (\d+)", lambda wait: f"sleep {int(wait[1]) / factor:g}", command[-1])
-    app["readinessProbe"]["periodSeconds"] /= factor
-    deployment: Any = named(found, "Deployment", "sluice")
-    deployment["spec"]["minReadySeconds"] /= factor
-    settings: Any = named(found, "ConfigMap", "sluice-settings")["data"]
-    settings["SLUICE_DRAIN_SECONDS"] = f"{60 / factor:g}"
-    settings["SLUICE_DRAIN_SPREAD_SECONDS"] = f"{10 / factor:g}"
+    container(sluice_pod(found), "nginx-config")["args"].append(number)
+    if factor != 1:
+        _divide(found, factor)
     return found
+
+
+def _divide(manifests: Sequence[Manifest], factor: float) -> None:
+    """Pauses, probes, grace and drain, each from what it is in what was built, or else in the ledger."""
+    deployment: Any = named(manifests, "Deployment", "sluice")["spec"]
+    deployment["minReadySeconds"] /= factor
+    pod = deployment["template"]["spec"]
+    pod["terminationGracePeriodSeconds"] /= factor
+    pre_stop: Any = container(pod, "app")["lifecycle"]["preStop"]
+    pre_stop["sleep"]["seconds"] /= factor
+    command: Any = container(pod, "nginx")["lifecycle"]["preStop"]["exec"]["command"]
+    command[-1] = re.sub(r"sleep (\d+)", lambda wait: f"sleep {int(wait[1]) / factor:g}", command[-1])
+    probes: list[Any] = [
+        one[kind] for one in lasting(pod) for kind in ("readinessProbe", "livenessProbe") if kind in one
+    ]
+    for probe in probes:
+        probe["periodSeconds"] /= factor
+    settings: Any = named(manifests, "ConfigMap", "sluice-settings")["data"]
+    for wait in ("drain_seconds", "drain_spread_seconds"):
+        variable = f"SLUICE_{wait.upper()}"
+        settings[variable] = f"{float(settings.get(variable, ledger()[wait])) / factor:g}"
 
 
 def addresses() -> Iterator[str]:
@@ -45,7 +57,12 @@ def addresses() -> Iterator[str]:
 
 
 class Deployment:
-    """Use as an async context manager, behind a `Service`; leaving it kills what is left."""
+    """Use as an async context manager, behind a `Service`; leaving it kills what is left.
+
+    Args:
+        manifests: as `adapted` made them.
+        factor: that they were adapted by.
+    """
 
     def __init__(
         self,
@@ -53,12 +70,14 @@ class Deployment:
         service: Service,
         cluster: Mapping[str, str],
         secrets: Mapping[str, Mapping[str, str]],
+        factor: float,
     ) -> None:
         self.pods: list[Pod] = []
         self.everybody: list[Pod] = []
         self._manifests, self._service = manifests, service
         self._cluster, self._secrets = cluster, secrets
         self._addresses = addresses()
+        self._least_seconds = LEAST_SECONDS / factor
         self._min_ready_seconds = float(named(manifests, "Deployment", "sluice")["spec"]["minReadySeconds"])
         self._leaving: list[asyncio.Task[None]] = []
 
@@ -73,13 +92,21 @@ class Deployment:
         await asyncio.gather(*self._leaving, return_exceptions=True)
         for pod in self.everybody:
             pod.remove()
+        await asyncio.gather(*(pod.removed() for pod in self.everybody))
+
+    @property
+    def log(self) -> str:
+        """What all pods wrote, those that are gone included."""
+        return "".join(pod.log for pod in self.everybody)
 
     async def add(self, count: int) -> None:
         """So many pods more, when they are ready."""
         await asyncio.gather(*(self._add() for _ in range(count)))
 
     async def _add(self) -> None:
-        pod = Pod(self._manifests, next(self._addresses), self._cluster, self._secrets)
+        pod = Pod(
+            self._manifests, next(self._addresses), self._cluster, self._secrets, least_seconds=self._least_seconds
+        )
         self.everybody.append(pod)
         await pod.start()
         self.pods.append(pod)
@@ -100,6 +127,11 @@ class Deployment:
             ready_at = monotonic()
             await asyncio.sleep(max(0.0, ready_at + self._min_ready_seconds - monotonic()))
             self.delete(old)
+
+    async def shrink(self, count: int) -> None:
+        """To so many pods, each as soon as the one before it is gone: earlier than autoscalers let it."""
+        while len(self.pods) > count:
+            await self.delete(self.pods[0])
 
     async def settled(self) -> None:
         """Until those that were deleted are gone."""

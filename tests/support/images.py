@@ -123,6 +123,8 @@ done
 mount --bind /dev "$root/dev"
 mount -t proc proc "$root/proc"
 mount -t tmpfs -o size=16k tmpfs "$root/tmp"
+cat /dev/zero > "$root/tmp/full" 2> /dev/null || true
+if echo more 2> /dev/null > "$root/tmp/more"; then echo "/tmp is not full" >&2; exit 1; fi
 mount -t tmpfs -o size=1m,mode=1777 tmpfs "$root/dev/shm"
 mount -o remount,bind,ro "$root"
 unset PLACES VOLUMES
@@ -141,7 +143,7 @@ def run_in(
     user: int = UID,
     log: Path,
 ) -> "subprocess.Popen[bytes]":
-    """A process in an image. Only `places`, which are in `volumes`, can be written, and a /tmp that 16 KiB fill."""
+    """A process in an image. Only `places`, which are in `volumes`, can be written; /tmp is full."""
     for place in places:
         folder = volumes / place.replace("/", "_")
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,5 +1,7 @@
 """Runs a pod as the kubelet does, from its manifest, on a loopback address of its own: no cluster, no containers.
 
+What it does not do is to start a container again: a test in which one would have been has failed, by `restarted`.
+
 What it reads from the manifest: the order of containers, their commands, environments and volumes, probes, preStop
 hooks and the grace; from deploy/Dockerfile what an image runs and its stop signal. What it puts in the place of others:
 a folder for each volume, whose path stands wherever the mount's path did, and the pod's address for 0.0.0.0.
@@ -33,6 +35,11 @@ STAGES = {"sluice": "app", "sluice-nginx": "nginx"}
 class Pod:
     """`start`, then `delete`, then `remove`; `ready` says what its readiness probes said last.
 
+    Attributes:
+        spec: what it was made of.
+        killed: containers that were, at the end of the grace.
+        restarted: containers that the kubelet would have started anew, since they ended or failed their liveness probe.
+
     Args:
         manifests: everything that was built.
         address: of the loopback network; nobody else listens there.
@@ -40,6 +47,7 @@ class Pod:
         secrets: what the cluster has, by name and file.
         deployment: whose pod it is.
         programs: a folder whose programs come before the machine's.
+        least_seconds: for a test that has no minutes, instead of `LEAST_SECONDS`.
     """
 
     def __init__(
@@ -50,30 +58,34 @@ class Pod:
         secrets: Mapping[str, Mapping[str, str]],
         deployment: str = "sluice",
         programs: Path | None = None,
+        least_seconds: float = LEAST_SECONDS,
     ) -> None:
         self.address = address
         self.ready = False
         self.deleted_at: float | None = None
         workload = named(manifests, "Deployment", deployment)
-        self._pod = pod_of(workload)
+        self.spec = pod_of(workload)
         self._fields = {
             "metadata.name": f"{deployment}-{address}",
             "metadata.namespace": workload["metadata"]["namespace"],
             "spec.nodeName": "this-machine",
         }
         self._manifests, self._cluster, self._secrets = manifests, cluster, secrets
+        self._least_seconds = least_seconds
         self._path = f"{f'{programs}:' if programs else ''}{os.environ['PATH']}:/usr/local/sbin:/usr/sbin"
         self._folder = Path(tempfile.mkdtemp(prefix="pod-", dir="/tmp"))
-        self._volumes = {volume["name"]: self._folder / str(volume["name"]) for volume in self._pod["volumes"]}
+        self._volumes = {volume["name"]: self._folder / str(volume["name"]) for volume in self.spec["volumes"]}
         self._mounts = {
-            mount["mountPath"]: mount["name"] for one in containers(self._pod) for mount in one.get("volumeMounts", [])
+            mount["mountPath"]: mount["name"] for one in containers(self.spec) for mount in one.get("volumeMounts", [])
         }
-        for volume in self._pod["volumes"]:
+        for volume in self.spec["volumes"]:
             self._fill(volume)
         self._log = (self._folder / "log").open("ab")
         self._running: dict[str, asyncio.subprocess.Process] = {}
         self._probing: list[asyncio.Task[None]] = []
+        self._watching: list[asyncio.Task[None]] = []
         self.killed: list[str] = []
+        self.restarted: list[str] = []
 
     @property
     def log(self) -> str:
@@ -82,23 +94,21 @@ class Pod:
 
     @property
     def grace_seconds(self) -> float:
-        return float(self._pod["terminationGracePeriodSeconds"])
+        return float(self.spec["terminationGracePeriodSeconds"])
 
     async def start(self) -> None:
         """Containers in their order, each when the one before it has started; then probes go on by themselves."""
-        initial = self._pod.get("initContainers", [])
-        for container in [*initial, *self._pod["containers"]]:
+        initial = self.spec.get("initContainers", [])
+        for container in [*initial, *self.spec["containers"]]:
             process = await self._run(container)
             if container in initial and container.get("restartPolicy") != "Always":
                 assert await process.wait() == 0, self.log
                 continue
             self._running[container["name"]] = process
             await self._started(container, process)
-        self._probing = [
-            asyncio.create_task(self._probe(container))
-            for container in lasting(self._pod)
-            if "readinessProbe" in container
-        ]
+            self._watching.append(asyncio.create_task(self._watch(container, process)))
+            if "readinessProbe" in container:
+                self._probing.append(asyncio.create_task(self._probe(container)))
 
     async def delete(self, grace_seconds: float | None = None) -> None:
         """All preStop hooks at once; TERM to the app's containers, each when its own is over; to sidecars, the last
@@ -108,17 +118,21 @@ class Pod:
             grace_seconds: instead of the manifest's, as an eviction may ask for.
         """
         self.deleted_at = monotonic()
+        # One that stops is not to be started again.
+        await _cancelled(self._watching)
         grace = self.grace_seconds if grace_seconds is None else grace_seconds
         deadline = self.deleted_at + grace
-        main = [container["name"] for container in self._pod["containers"]]
-        hooks = {one["name"]: asyncio.create_task(self._pre_stop(one, deadline)) for one in lasting(self._pod)}
+        main = [container["name"] for container in self.spec["containers"]]
+        hooks = {one["name"]: asyncio.create_task(self._pre_stop(one, deadline)) for one in lasting(self.spec)}
         await asyncio.gather(*(self._stop(name, hooks[name], deadline) for name in main))
-        for one in reversed([one["name"] for one in lasting(self._pod) if one["name"] not in main]):
+        for one in reversed([one["name"] for one in lasting(self.spec) if one["name"] not in main]):
             await self._stop(one, hooks[one], deadline)
-        for task in self._probing:
-            task.cancel()
-        await asyncio.gather(*self._probing, return_exceptions=True)
+        await _cancelled(self._probing)
         self.ready = False
+
+    def kill(self, container: str) -> None:
+        """A process ends as none should."""
+        self._running[container].kill()
 
     def remove(self) -> None:
         """Nothing of it is left, however it ended."""
@@ -126,10 +140,14 @@ class Pod:
             if process.returncode is None:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
-        for task in self._probing:
+        for task in (*self._probing, *self._watching):
             task.cancel()
         self._log.close()
         shutil.rmtree(self._folder, ignore_errors=True)
+
+    async def removed(self) -> None:
+        """Until what `remove` killed has been buried, or the loop would end before."""
+        await asyncio.gather(*(process.wait() for process in self._running.values()))
 
     # volumes and processes
 
@@ -216,6 +234,16 @@ class Pod:
                 self.ready = failures == 0 and self.deleted_at is None
             await asyncio.sleep(probe["periodSeconds"])
 
+    async def _watch(self, container: Manifest, process: asyncio.subprocess.Process) -> None:
+        """Until it would have been started again."""
+        probe, failures = container["livenessProbe"], 0
+        while True:
+            failures = 0 if await self._asks(probe, container) else failures + 1
+            if failures >= probe["failureThreshold"] or process.returncode is not None:
+                self.restarted.append(container["name"])
+                return
+            await asyncio.sleep(probe["periodSeconds"])
+
     async def _asks(self, probe: Manifest, container: Manifest) -> bool:
         timeout = aiohttp.ClientTimeout(total=probe["timeoutSeconds"])
         try:
@@ -241,7 +269,7 @@ class Pod:
     async def _pre_stop(self, container: Manifest, deadline: float) -> None:
         hook = container.get("lifecycle", {}).get("preStop", {})
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(max(LEAST_SECONDS, deadline - monotonic())):
+            async with asyncio.timeout(max(self._least_seconds, deadline - monotonic())):
                 if "sleep" in hook:
                     await asyncio.sleep(hook["sleep"]["seconds"])
                 elif "exec" in hook:
@@ -254,15 +282,21 @@ class Pod:
     async def _stop(self, name: str, hook: "asyncio.Task[None]", deadline: float) -> None:
         await hook
         process = self._running[name]
-        container = next(one for one in lasting(self._pod) if one["name"] == name)
+        container = next(one for one in lasting(self.spec) if one["name"] == name)
         stop = signal.Signals[stages()[self._stage(container)].last("STOPSIGNAL")]
         if process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 process.send_signal(stop)
         try:
-            await asyncio.wait_for(process.wait(), max(LEAST_SECONDS, deadline - monotonic()))
+            await asyncio.wait_for(process.wait(), max(self._least_seconds, deadline - monotonic()))
         except TimeoutError:
             self.killed.append(name)
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             await process.wait()
+
+
+async def _cancelled(tasks: Sequence["asyncio.Task[None]"]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

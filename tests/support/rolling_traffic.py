@@ -4,6 +4,7 @@ import asyncio
 import random
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
+from time import monotonic
 from types import TracebackType
 from typing import Any, Self
 
@@ -29,6 +30,8 @@ class Traffic:
         self, url: str, headers: Mapping[str, str], *, streams: int, stream_seconds: float, posts_per_second: float
     ) -> None:
         self.clients: list[ResumingClient] = []
+        # When each connection ended, and why.
+        self.ends: list[tuple[float, str]] = []
         self._url, self._headers = url, headers
         self._streams, self._stream_seconds, self._pause = streams, stream_seconds, 1 / posts_per_second
         self._reading: list[asyncio.Task[Any]] = []
@@ -85,6 +88,7 @@ class Traffic:
         key = f"traffic-{len(self.clients)}-{random.random()}"
         seconds_max = 60 + 2 * self._stream_seconds
         client = ResumingClient(self._http, self._url, request, key, random.Random(key), seconds_max=seconds_max)
+        client.on_connection = lambda reason: self.ends.append((monotonic(), reason))
         self.clients.append(client)
         task = asyncio.create_task(client.run())
         self._reading.append(task)

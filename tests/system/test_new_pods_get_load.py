@@ -13,7 +13,7 @@ from tests.support.kubelet import Pod
 from tests.support.manifests import Manifest, named, overlay
 from tests.support.rolling_traffic import Traffic
 from tests.support.scrape import scrape
-from tests.system.test_rollout_of_pods import FACTOR, deployed, statuses, wrong
+from tests.support.staging import FACTOR, deployed, statuses, wrong
 
 STREAMS = 30
 # In the place of ten minutes.
@@ -38,7 +38,7 @@ async def readers(pod: Pod) -> float:
 async def test_readers_who_were_there_before_a_pod_come_to_it_and_miss_nothing(tmp_path: Path) -> None:
     built = aging(adapted(overlay("staging"), FACTOR))
     async with (
-        deployed(built, tmp_path, pods=2, late_seconds=0.5) as (deployment, service, headers),
+        deployed(built, tmp_path, pods=2, factor=FACTOR) as (deployment, service, headers),
         # Nobody new but for these: whoever reads from the third pod has been moved there.
         Traffic(service.url, headers, streams=STREAMS, stream_seconds=240, posts_per_second=0.01) as clients,
     ):
@@ -54,5 +54,5 @@ async def test_readers_who_were_there_before_a_pod_come_to_it_and_miss_nothing(t
         assert min(shares) >= STREAMS / 3 / 2, shares
         assert [client.journal.wrongs for client in clients.clients if client.journal.wrongs] == []
         assert clients.reasons.keys() <= {"reconnect max_age", "end"}
-        assert statuses(deployment) == {"200"}
-        assert wrong(deployment) == []
+        assert statuses(deployment.everybody) == {"200"}
+        assert wrong(deployment.everybody) == []

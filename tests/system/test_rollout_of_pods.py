@@ -1,125 +1,166 @@
 """Pods from what kubectl builds, without a cluster: rollouts, evictions and scaling down cut nothing."""
 
-import json
-import re
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
-from functools import partial
+import asyncio
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from app.timeouts import ledger
-from tests.support.api_keys import ApiKeys
+from scripts.kubernetes_streams import generations_draining
+from tests.support.asgi import until
 from tests.support.deployment import Deployment, adapted
-from tests.support.log_lines import wrong_lines
-from tests.support.manifests import Manifest, overlay
-from tests.support.redis import RedisServer
+from tests.support.manifests import Manifest, container, named, overlay, settings, sluice_pod
 from tests.support.rolling_traffic import Traffic
 from tests.support.service import Service
+from tests.support.staging import FACTOR, Load, deployed, refusals, statuses, under_load, wrong
 
-# By which waits are divided where a test has no minutes.
-FACTOR = 5.0
-PORT = 8080
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 # What is no loss: each client was told to come back, or its stream was complete.
 ORDERLY = {"reconnect drain", "end"}
+READERS = 100
+LEAVE_SECONDS_MAX = 60.0
 
 
-@asynccontextmanager
-async def deployed(
-    manifests: Sequence[Manifest], folder: Path, *, pods: int, late_seconds: float
-) -> AsyncIterator[tuple[Deployment, Service, dict[str, str]]]:
-    """That many pods of the staging overlay behind a Service, before a Redis."""
-    keys = ApiKeys(folder, caller="enterprise")
-    secrets = {"sluice-credentials": {"api-keys.yaml": keys.path.read_text(), "token.keys": "0123456789abcdef" * 4}}
-    with RedisServer() as redis:
-        cluster = {"redis://sluice-redis:6379/0": redis.url}
-        async with (
-            Service(late_seconds, PORT) as service,
-            Deployment(manifests, service, cluster, secrets) as deployment,
-        ):
-            await deployment.add(pods)
-            yield deployment, service, keys.headers("caller")
+async def all_was_orderly(deployment: Deployment, service: Service, clients: Traffic, moved: float) -> None:
+    """Every stream ends, whole, and nobody was cut, refused or killed.
+
+    Args:
+        moved: more than so many readers were sent to another pod.
+    """
+    pods = deployment.everybody
+    await deployment.settled()
+    await clients.finish()
+    assert service.refused == []
+    assert clients.reasons.keys() <= ORDERLY, refusals(pods)
+    assert clients.reasons["reconnect drain"] > moved
+    # Before the texts are asked for: a caller who wants thousands at once is told to wait.
+    assert statuses(pods) == {"200"}
+    await clients.check()
+    left = [pod for pod in pods if pod.deleted_at]
+    assert left != []
+    assert [pod.killed for pod in left] == [[] for _ in left]
+    assert wrong(pods) == []
 
 
-def statuses(deployment: Deployment) -> set[str]:
-    """What NGINX answered clients in all pods. Start-up probes ask /health before there is a worker."""
-    lines = [line for pod in deployment.everybody for line in pod.log.splitlines() if '"upstream_status"' in line]
-    answers = [answer for answer in map(json.loads, lines) if answer["uri"] != "/health"]
-    assert answers
-    return {str(answer["status"]) for answer in answers}
+def wait_of(manifests: Sequence[Manifest], name: str) -> float:
+    """As the app of these manifests takes it."""
+    return float(settings(manifests).get(f"SLUICE_{name.upper()}", ledger()[name]))
 
 
-def refusals(deployment: Deployment) -> list[str]:
-    """A few lines that say why somebody was turned away: a drain is a fault, a machine that is too busy is not."""
-    lines = [line for pod in deployment.everybody for line in pod.log.splitlines()]
-    return [line for line in lines if re.search(r'"status": ?"?50[0-9]', line)][:10]
-
-
-def wrong(deployment: Deployment) -> list[str]:
-    """What the pods logged and should not have."""
-    logged = [re.sub(r"^\d{4}/\d\d/\d\d .*\n", "", pod.log, flags=re.MULTILINE) for pod in deployment.everybody]
-    return [line for log in logged for line in wrong_lines(log)]
-
-
-def orderly_leaving(deployment: Deployment) -> None:
-    """Nobody had to be killed."""
-    assert [pod.killed for pod in deployment.everybody if pod.deleted_at] != []
-    assert [name for pod in deployment.everybody for name in pod.killed] == []
-
-
-async def roll(
-    folder: Path, factor: float, *, streams: int, posts_per_second: float, stream_seconds: float
-) -> tuple[Traffic, str]:
-    """Two pods by two others, while as many streams as asked for are open all the time; with what the pods logged."""
-    built = adapted(overlay("staging"), factor)
-    # As late as the ledger allows; divided, it leaves room for a machine that stands still for a moment.
-    late = ledger()["endpoints_seconds"] / factor / (1 if factor == 1 else 2)
-    traffic = partial(Traffic, streams=streams, stream_seconds=stream_seconds, posts_per_second=posts_per_second)
-    async with (
-        deployed(built, folder, pods=2, late_seconds=late) as (deployment, service, headers),
-        traffic(service.url, headers) as clients,
-    ):
+async def roll(folder: Path, factor: float, load: Load) -> tuple[Traffic, str]:
+    """Two pods by two others, under load; with what the pods logged."""
+    async with under_load(folder, factor, load, pods=2) as (deployment, service, clients):
         await deployment.roll()
-        await deployment.settled()
+        # A third of all, twice.
+        await all_was_orderly(deployment, service, clients, moved=load.streams / 6)
+        return clients, deployment.log
+
+
+async def shrink(folder: Path, factor: float, load: Load) -> tuple[Traffic, str]:
+    """Three pods to one."""
+    async with under_load(folder, factor, load, pods=3) as (deployment, service, clients):
+        await deployment.shrink(1)
+        assert len(deployment.pods) == 1
+        # A third of all, then half.
+        await all_was_orderly(deployment, service, clients, moved=load.streams / 3)
+        return clients, deployment.log
+
+
+async def evict(folder: Path, factor: float, load: Load) -> tuple[Traffic, str]:
+    """One pod of two is killed in the middle of its drain: its grace is over before that begins."""
+    async with under_load(folder, factor, load, pods=2) as (deployment, service, clients):
+        evicted, stays = deployment.pods
+        pause: float = container(evicted.spec, "app")["lifecycle"]["preStop"]["sleep"]["seconds"]
+        await deployment.delete(evicted, grace_seconds=pause)
+        assert "app" in evicted.killed
         await clients.finish()
+        # Its streams went on in the other one, without its farewell for some.
+        assert "took a stream over" in stays.log
+        cut = {reason for reason in clients.reasons if reason.startswith("cut")}
+        assert cut != set()
+        assert clients.reasons.keys() <= ORDERLY | cut, refusals(deployment.everybody)
+        # Who was cut came back; nobody was refused, or answered with an error.
         assert service.refused == []
-        assert clients.reasons.keys() <= ORDERLY, refusals(deployment)
-        # Whoever read from a pod that left was sent to another: a third of all, twice.
-        assert clients.reasons["reconnect drain"] > streams / 6
-        # Before the texts are asked for: a caller who wants thousands at once is told to wait.
-        assert statuses(deployment) == {"200"}
+        assert statuses(deployment.everybody) == {"200"}
         await clients.check()
-        orderly_leaving(deployment)
-        assert wrong(deployment) == []
-        return clients, "".join(pod.log for pod in deployment.everybody)
+        assert wrong([stays]) == []
+        return clients, deployment.log
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(300)
 async def test_a_rollout_refuses_no_connection_and_loses_no_token(tmp_path: Path) -> None:
-    await roll(tmp_path, FACTOR, streams=60, posts_per_second=10, stream_seconds=12)
+    await roll(tmp_path, FACTOR, Load(streams=60, posts_per_second=10, stream_seconds=12))
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(300)
-async def test_an_eviction_without_time_and_scaling_from_three_to_one_lose_no_token(tmp_path: Path) -> None:
+async def test_scaling_from_three_to_one_refuses_no_connection_and_loses_no_token(tmp_path: Path) -> None:
+    await shrink(tmp_path, FACTOR, Load(streams=60, posts_per_second=10, stream_seconds=8))
+
+
+async def test_an_eviction_without_time_loses_no_token(tmp_path: Path) -> None:
+    await evict(tmp_path, FACTOR, Load(streams=40, posts_per_second=10, stream_seconds=8))
+
+
+async def test_a_hundred_readers_of_a_pod_that_leaves_go_one_by_one(tmp_path: Path) -> None:
+    """All at once they would be a storm on the pods that stay, one for each step of a rollout."""
     built = adapted(overlay("staging"), FACTOR)
-    late = ledger()["endpoints_seconds"] / FACTOR / 2
+    # What ships, undivided: a second is too short to be told from a moment, on a busy machine.
+    waits = {name: wait_of(overlay("staging"), name) for name in ("drain_seconds", "drain_spread_seconds")}
+    data: Any = named(built, "ConfigMap", "sluice-settings")["data"]
+    data |= {f"SLUICE_{name.upper()}": str(seconds) for name, seconds in waits.items()}
+    spread_seconds = waits["drain_spread_seconds"]
     async with (
-        deployed(built, tmp_path, pods=3, late_seconds=late) as (deployment, service, headers),
-        Traffic(service.url, headers, streams=30, stream_seconds=10, posts_per_second=5) as clients,
+        deployed(built, tmp_path, pods=1, factor=FACTOR) as (deployment, service, headers),
+        Traffic(service.url, headers, streams=READERS, stream_seconds=600, posts_per_second=0.01) as clients,
     ):
-        evicted, shrunk, stays = deployment.pods
-        await deployment.delete(evicted, grace_seconds=1.0)
-        # It was killed in the middle of its drain: what it produced was taken over elsewhere.
-        assert evicted.killed == ["app", "nginx"][: len(evicted.killed)] != []
-        await deployment.delete(shrunk)
-        assert shrunk.killed == []
-        await clients.finish()
-        assert deployment.pods == [stays]
-        assert "took a stream over" in stays.log + shrunk.log
-        # Who was cut came back; nobody was answered with an error.
-        assert statuses(deployment) <= {"200", "499", "502", "503"}
-        await clients.check()
-        assert [line for line in wrong(deployment) if "WORKER TIMEOUT" in line] == []
+        (leaves,) = deployment.pods
+        await deployment.add(1)
+        deployment.delete(leaves)
+        await until(lambda: clients.reasons.get("reconnect drain", 0) >= READERS, LEAVE_SECONDS_MAX)
+        # They are gone, and what they read is still produced there.
+        assert await asyncio.to_thread(generations_draining, f"{leaves.address}:9464") == READERS
+    moments = sorted(at for at, reason in clients.ends if reason == "reconnect drain")
+    assert moments[-1] - moments[0] > 0.7 * spread_seconds
+    # In no fifth of the time more than half; a fifth is expected.
+    within = [sum(first <= at < first + spread_seconds / 5 for at in moments) for first in moments]
+    assert max(within) < READERS / 2, within
+    assert service.refused == []
+
+
+async def test_a_container_that_a_kubelet_would_start_again_is_noticed(tmp_path: Path) -> None:
+    """Or rollouts could end well with pods that no cluster would leave alone."""
+    built = adapted(overlay("staging"), FACTOR)
+    probe: Any = container(sluice_pod(built), "app")["livenessProbe"]
+    probe |= {"httpGet": {"path": "/nowhere", "port": 8080}, "periodSeconds": 0.1, "failureThreshold": 3}
+
+    async def use() -> None:
+        async with deployed(built, tmp_path, pods=1, factor=FACTOR) as (deployment, _, _):
+            (pod,) = deployment.pods
+            pod.kill("exporter")
+            await until(lambda: len(pod.restarted) == 2, LEAVE_SECONDS_MAX)
+
+    with pytest.raises(AssertionError, match=r"127\.\S+: app.*127\.\S+: exporter"):
+        await use()
+
+
+def test_at_its_real_pace_a_pod_is_the_one_that_ships() -> None:
+    shipped, adapted_to_it = overlay("staging"), adapted(overlay("staging"), 1.0)
+    arguments = container(sluice_pod(adapted_to_it), "nginx-config")["args"]
+    del arguments[-1]  # the machine's NGINX
+    assert adapted_to_it == list(shipped)
+
+
+def test_at_another_pace_all_waits_of_a_pod_are_divided_alike() -> None:
+    shipped, halved = overlay("staging"), adapted(overlay("staging"), 2.0)
+    waits = [
+        {
+            "drain": wait_of(built, "drain_seconds"),
+            "spread": wait_of(built, "drain_spread_seconds"),
+            "grace": sluice_pod(built)["terminationGracePeriodSeconds"],
+            "pause": container(sluice_pod(built), "app")["lifecycle"]["preStop"]["sleep"]["seconds"],
+            "liveness": container(sluice_pod(built), "nginx")["livenessProbe"]["periodSeconds"],
+            "readiness": container(sluice_pod(built), "app")["readinessProbe"]["periodSeconds"],
+        }
+        for built in (shipped, halved)
+    ]
+    assert waits[1] == {name: wait / 2 for name, wait in waits[0].items()}

@@ -118,6 +118,7 @@ async def tier(built: tuple[Manifest, ...]) -> AsyncIterator[Tier]:
         found = Tier(edge, dns, backends, http)
         await waiting.until(found.serves, SECONDS_MAX)
         yield found
+        assert edge.restarted == []
 
 
 async def test_it_starts_as_its_container_does_and_warns_of_nothing(built: tuple[Manifest, ...]) -> None:

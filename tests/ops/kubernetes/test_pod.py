@@ -85,6 +85,26 @@ def test_probes_ask_endpoints_that_exist_on_ports_that_are_declared(name: str) -
 
 
 @every_overlay
+def test_every_other_probe_asks_a_port_that_its_own_container_declares_and_serves(name: str) -> None:
+    for workload in workloads(overlay(name)):
+        for one in lasting(pod_of(workload)):
+            ports = {key: port["containerPort"] for port in one.get("ports", []) for key in port.values()}
+            for kind in {"startupProbe", "readinessProbe", "livenessProbe"} & one.keys():
+                way = one[kind].get("tcpSocket") or one[kind].get("httpGet")
+                if way and one["name"] != "app":  # which is asked through NGINX
+                    assert way["port"] in ports, f"{workload['metadata']['name']}/{one['name']}: {kind}"
+    # What each is configured to listen on, and on all addresses: the kubelet asks the pod's.
+    pod = sluice_pod(overlay(name))
+    listens = {
+        "exporter": settings(overlay(name))["SLUICE_METRICS_BIND"],
+        "nginx": container(pod, "nginx-config")["args"][-1],
+    }
+    for container_name, address in listens.items():
+        (port,) = container(pod, container_name)["ports"]
+        assert address == f"0.0.0.0:{port['containerPort']}"
+
+
+@every_overlay
 def test_probes_have_explicit_times_and_liveness_is_the_laxest(name: str) -> None:
     for workload in workloads(overlay(name)):
         for one in lasting(pod_of(workload)):
