@@ -26,6 +26,10 @@ TEMPLATES = KUBERNETES / "templates"
 # python -c "import psutil, sys; print(psutil.Process(int(sys.argv[1])).memory_full_info().uss / 2**20)" PID
 # The rest is for models by SDKs and graphs, which are imported besides.
 WORKER_MIB = 128
+# NGINX's master and two workers: 12 MiB, 8 of their own; and as much again while a reload has two generations.
+NGINX_MIB = 24
+# Of an edge; each runs on one core at a time.
+EDGE_PROCESSES = 2
 # What the state folder holds beside the streams: limits, keys, and room.
 STATE_MIB_BESIDES = 512
 # Of the volume `tmp`, and what is logged between two rotations.
@@ -53,7 +57,8 @@ def values() -> dict[str, str]:
     """What the templates may name: the ledger's waits, the capacity, and what follows from them."""
     capacity = json.loads((HOME / "deploy/capacity.json").read_text())
     waits = {name: f"{wait:g}" for name, wait in ledger().items()}
-    return {name: str(value) for name, value in (waits | capacity | _size(capacity) | _queries()).items()}
+    found = waits | capacity | _size(capacity) | _size_of_nginx(capacity) | _queries()
+    return {name: str(value) for name, value in found.items()}
 
 
 def _size(capacity: Mapping[str, Any]) -> dict[str, object]:
@@ -64,7 +69,6 @@ def _size(capacity: Mapping[str, Any]) -> dict[str, object]:
     log_mib = Settings.model_fields["log_bytes_max"].default // MEBIBYTE
     return {
         "app_millicores": _up(tokens_per_second * capacity["cpu_us_per_token"] / 1000, 100),
-        "nginx_millicores": _up(tokens_per_second * capacity["nginx_cpu_us_per_token"] / 1000, 50),
         "streams_mib": streams_mib,
         "workers_mib": workers_mib,
         # As much again for bodies that are being read and for what is about to be committed.
@@ -72,6 +76,27 @@ def _size(capacity: Mapping[str, Any]) -> dict[str, object]:
         "log_mib": log_mib,
         "state_mib": log_mib + STATE_MIB_BESIDES,
         "disk_mib": log_mib + STATE_MIB_BESIDES + OTHER_DISK_MIB,
+    }
+
+
+def _size_of_nginx(capacity: Mapping[str, Any]) -> dict[str, object]:
+    """What it takes in a pod, and as an edge before pods."""
+    cores_per_stream = capacity["tokens_per_second"] * capacity["nginx_cpu_us_per_token"] / 1e6
+    edge_cores = EDGE_PROCESSES * capacity["utilisation_target"]
+    edge_streams = math.floor(edge_cores / cores_per_stream)
+
+    def memory_mib(streams: int) -> int:
+        return _up(2 * (streams * capacity["nginx_kib_per_stream"] / 1024 + NGINX_MIB), 64)
+
+    return {
+        "nginx_mib": NGINX_MIB,
+        "nginx_millicores": _up(capacity["streams_per_pod"] * cores_per_stream * 1000, 50),
+        "nginx_memory_mib": memory_mib(capacity["nginx_streams_max"]),
+        "edge_processes": EDGE_PROCESSES,
+        "edge_streams": edge_streams,
+        "edge_pods": max(1, edge_streams // capacity["hpa_target_streams_per_pod"]),
+        "edge_millicores": _up(edge_cores * 1000, 50),
+        "edge_memory_mib": memory_mib(edge_streams),
     }
 
 

@@ -1,4 +1,4 @@
-"""What the base and each overlay are built to, as files: a change of a template shows in review what it does to them.
+"""What the base, each overlay and so each component are built to, as files: a change shows in review what it does.
 
 Left out is what would change with every other commit: kustomize's suffixes, which follow from contents, and contents
 that files of this repository hold word for word, where their own change is seen.
@@ -14,7 +14,10 @@ from scripts.kubernetes import KUBERNETES, MARK
 from scripts.kustomize import HASH, build
 
 GOLDEN = KUBERNETES / "tests/golden"
-FOLDERS = ("base", "overlays/dev", "overlays/staging", "overlays/production")
+OVERLAYS = ("overlays/dev", "overlays/staging", "overlays/production")
+# The components that no overlay has are in these.
+COMBINATIONS = ("tests/combinations/scaled", "tests/combinations/gateways")
+FOLDERS = ("base", *OVERLAYS, *COMBINATIONS)
 # Of which only the keys are kept: nginx/, and deploy/grafana/dashboards.
 COPIES = ("sluice-nginx", "sluice-dashboard-")
 LEFT_OUT = "(as in its file)"

@@ -1,6 +1,7 @@
 """Writes the bill of materials that a lock amounts to, as CycloneDX: `python -m scripts.sbom requirements.lock`.
 
-From the lock alone, so that it needs no network and says what is installed: every package is there, with its hashes.
+From the lock alone, so that it needs no network. What it has for other Pythons and systems is left out, as by the pip
+of the Python that runs this; every other package is there, with its hashes.
 """
 
 import json
@@ -9,23 +10,28 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
 from app.version import VERSION
 
-PINNED = re.compile(r"^([A-Za-z0-9._-]+)(?:\[[^]]*\])?==([^\s\\;]+)")
+ENTRY = re.compile(r"^[A-Za-z0-9].*$", re.MULTILINE)
 HASH = re.compile(r"--hash=sha256:([0-9a-f]{64})")
 
 
 def components(lock: str) -> list[dict[str, Any]]:
     """Each package of the lock, in its order."""
     found: list[dict[str, Any]] = []
-    for line in lock.splitlines():
-        if pinned := PINNED.match(line):
-            name, version = pinned[1].lower().replace("_", "-"), pinned[2]
-            purl = f"pkg:pypi/{name}@{version}"
-            found.append({"type": "library", "bom-ref": purl, "name": name, "version": version, "purl": purl})
-            found[-1]["hashes"] = []
-        for digest in HASH.findall(line):
-            found[-1]["hashes"].append({"alg": "SHA-256", "content": digest})
+    for entry in ENTRY.findall(lock.replace("\\\n", " ")):
+        requirement = Requirement(entry.partition("--hash=")[0])
+        if requirement.marker is not None and not requirement.marker.evaluate():
+            continue
+        (pinned,) = requirement.specifier
+        name = canonicalize_name(requirement.name)
+        purl = f"pkg:pypi/{name}@{pinned.version}"
+        hashes = [{"alg": "SHA-256", "content": digest} for digest in HASH.findall(entry)]
+        component = {"type": "library", "bom-ref": purl, "name": name, "version": pinned.version, "purl": purl}
+        found.append(component | {"hashes": hashes})
     return found
 
 

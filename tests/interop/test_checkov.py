@@ -1,4 +1,7 @@
-"""checkov finds nothing in the overlays, and skips only what says why. `make interop` runs it."""
+"""checkov finds nothing in what is kept as built, every component among it, and skips only what says why.
+
+`make interop` runs it.
+"""
 
 import json
 import subprocess
@@ -6,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from scripts.kubernetes_golden import COMBINATIONS, OVERLAYS
 from scripts.kustomize import build
 from tests.support.launched import HOME
-from tests.support.manifests import KUBERNETES, OVERLAYS
+from tests.support.manifests import KUBERNETES
 
 pytestmark = pytest.mark.interop
 
@@ -16,10 +20,10 @@ CHECKOV = HOME / ".tools/checkov/bin/checkov"
 SECONDS_MAX = 100
 
 
-@pytest.mark.parametrize("name", OVERLAYS)
-def test_checkov_finds_nothing_in_an_overlay(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("folder", [*OVERLAYS, *COMBINATIONS])
+def test_checkov_finds_nothing_in_what_is_built(folder: str, tmp_path: Path) -> None:
     built = tmp_path / "built.yaml"
-    built.write_text(build(KUBERNETES / "overlays" / name))
+    built.write_text(build(KUBERNETES / folder))
     command = [str(CHECKOV), "--framework", "kubernetes", "--skip-download", "--output", "json", "--file", str(built)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS_MAX)
     found = json.loads(done.stdout)

@@ -1,6 +1,7 @@
 """The images are built, and run as a pod would run them: another user than root, on a root that nobody can write."""
 
 import http.client
+import importlib.metadata
 import json
 import re
 import signal
@@ -26,6 +27,7 @@ pytestmark = [
 ]
 WRITABLE = ("/run/sluice", "/var/lib/sluice", "/run/sluice-metrics")
 START_SECONDS_MAX = 60.0
+REVISION = "0123456789abcdef0123456789abcdef01234567"
 # Of the base that stands for NGINX's own image.
 DEBIANS_NGINX = "1.22.1"
 
@@ -33,8 +35,8 @@ DEBIANS_NGINX = "1.22.1"
 @pytest.fixture(scope="module")
 def images() -> Iterator[Images]:
     with Images() as made:
-        made.build("app", VERSION=VERSION)
-        made.build("nginx")
+        for target in ("app", "nginx"):
+            made.build(target, VERSION=VERSION, REVISION=REVISION)
         yield made
 
 
@@ -47,6 +49,14 @@ def environment(images: Images, target: str) -> dict[str, str]:
     """What the image sets."""
     lines = images.configuration(target, "{{range .OCIv1.Config.Env}}{{println .}}{{end}}").splitlines()
     return dict(line.split("=", 1) for line in lines)
+
+
+def labels(images: Images, target: str) -> dict[str, str]:
+    """OCI's, by their short names."""
+    prefix = "org.opencontainers.image."
+    template = "{{range $name, $value := .OCIv1.Config.Labels}}{{$name}}={{$value}}{{println}}{{end}}"
+    lines = [line for line in images.configuration(target, template).splitlines() if line.startswith(prefix)]
+    return dict(line.removeprefix(prefix).split("=", 1) for line in lines)
 
 
 def until_ready(port: int, processes: list["subprocess.Popen[bytes]"], log: Path) -> None:
@@ -124,11 +134,30 @@ open("/var/lib/sluice/attempt", "w")
 def test_an_image_says_what_it_is_and_runs_as_a_numbered_user(images: Images) -> None:
     for target in ("app", "nginx"):
         assert images.configuration(target, "{{.OCIv1.Config.User}}") == f"{UID}:{UID}"
-        assert images.configuration(target, '{{index .OCIv1.Config.Labels "org.opencontainers.image.title"}}')
         stop = images.configuration(target, "{{.OCIv1.Config.StopSignal}}")
         assert stop == stages()[target].last("STOPSIGNAL")
-    version = images.configuration("app", '{{index .OCIv1.Config.Labels "org.opencontainers.image.version"}}')
-    assert version == VERSION
+
+
+@pytest.mark.parametrize(("target", "title"), [("app", "sluice"), ("nginx", "sluice-nginx")])
+def test_an_image_s_labels_say_what_it_is_and_of_what_it_was_made(images: Images, target: str, title: str) -> None:
+    found = labels(images, target)
+    assert found.pop("description")
+    assert found == {"title": title, "licenses": "MIT", "version": VERSION, "revision": REVISION}
+
+
+def test_the_bill_of_materials_is_what_is_installed(images: Images) -> None:
+    images.build("sbom")
+    root = images.root("sbom")
+    assert [path.name for path in root.iterdir() if path.is_file()] == ["sbom.cdx.json"]
+    document = json.loads((root / "sbom.cdx.json").read_text())
+    listed = {(one["name"], one["version"]) for one in document["components"]}
+    places = list((images.root("app") / "opt/venv/lib").glob("python3*/site-packages"))
+    installed = {
+        (found.metadata["Name"].lower().replace("_", "-").replace(".", "-"), found.version)
+        for found in importlib.metadata.distributions(path=list(map(str, places)))
+    }
+    assert len(installed) > 20
+    assert listed == installed
 
 
 def test_the_image_holds_what_runs_and_nothing_else(images: Images) -> None:
@@ -145,7 +174,8 @@ def test_the_image_holds_what_runs_and_nothing_else(images: Images) -> None:
 
 
 def test_the_load_test_s_image_finds_its_users_as_the_job_runs_it(images: Images, tmp_path: Path) -> None:
-    images.build("loadtest", HOME / "loadtests" / "Dockerfile")
+    images.build("loadtest", HOME / "loadtests" / "Dockerfile", VERSION=VERSION, REVISION=REVISION)
+    assert labels(images, "loadtest").items() >= {"version": VERSION, "revision": REVISION}.items()
     (job,) = yaml.safe_load_all((HOME / "k8s/components/loadtest/job.yaml").read_text())
     pod = job["spec"]["template"]["spec"]
     files = pod["containers"][0]["args"][:2]

@@ -7,11 +7,23 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from tests.support.manifests import Manifest, containers, pod_of, workloads
+from tests.support.manifests import Manifest, containers, lasting, pod_of, workloads
 
 Findings = Iterator[str]
 Check = Callable[[Manifest, Manifest], Findings]
 SENSITIVE_HOST_PATHS = ("/", "/boot", "/dev", "/etc", "/lib", "/proc", "/sys", "/usr")
+# Containers that need no pause before their signal, by workload and name: no new connection is on its way to them.
+WITHOUT_PRE_STOP: dict[tuple[object, ...], str] = {
+    ("sluice", "exporter"): "a sidecar: it is told to stop when the app is gone, and until then says what the app does",
+    ("sluice-deletion-cost", "deletion-cost"): "it listens on nothing",
+    ("sluice-loadtest", "locust"): "it listens on nothing, and ends by itself",
+    # Three have whom to hand over to, and must.
+    (
+        "sluice-redis",
+        "redis",
+        1,
+    ): "there is no other to send anybody to: it writes its file, and those who wait try again",
+}
 UNSAFE_SYSCTLS = ("kernel.msg", "kernel.sem", "kernel.shm", "fs.mqueue.", "net.")
 
 
@@ -143,6 +155,14 @@ def _unsafe_sysctls(workload: Manifest, pod: Manifest) -> Findings:
             yield f"sets {sysctl['name']}"
 
 
+def _pre_stop(workload: Manifest, pod: Manifest) -> Findings:
+    name = workload["metadata"]["name"]
+    for one in lasting(pod):
+        known: set[tuple[object, ...]] = {(name, one["name"]), (name, one["name"], workload["spec"].get("replicas"))}
+        if "preStop" not in one.get("lifecycle", {}) and not known & WITHOUT_PRE_STOP.keys():
+            yield f"ends {one['name']} while connections may still be on their way to it"
+
+
 def _rolling(workload: Manifest, pod: Manifest) -> Findings:
     if workload["kind"] == "Deployment" and workload["spec"].get("strategy", {}).get("type") != "RollingUpdate":
         yield "does not roll"
@@ -158,6 +178,7 @@ OF_PODS: dict[str, Check] = {
     "host-network": _when(lambda _, pod: bool(pod.get("hostNetwork")), "shares the node's network"),
     "host-pid": _when(lambda _, pod: bool(pod.get("hostPID")), "sees the node's processes"),
     "no-anti-affinity": _anti_affinity,
+    "no-pre-stop": _pre_stop,
     "no-rolling-update-strategy": _rolling,
     "restart-policy": _when(lambda _, pod: pod.get("restartPolicy", "Always") != "Always", "is not started again"),
     "sensitive-host-mounts": lambda _, pod: _volumes(

@@ -15,6 +15,7 @@ from referencing import Registry, Resource
 
 from tests.support.manifests import KUBERNETES, Manifest
 
+# Each with its `apiVersion`, and the schema of its `spec`: the rest of a manifest is what it is of every kind.
 OF_EXTENSIONS = {path.stem: yaml.safe_load(path.read_text()) for path in (KUBERNETES / "tests/schemas").glob("*.yaml")}
 
 
@@ -26,6 +27,24 @@ def _definitions(version: str) -> "Registry[Any]":
 
 def _path(version: str, name: str) -> str:
     return f"kubernetes-json-schema/v{version}.0-local-strict/{name}.json"
+
+
+@functools.cache
+def _extension(kind: str, version: str) -> Validator:
+    own = OF_EXTENSIONS[kind]
+    metadata = "https://kubernetes.io/api/_definitions.json#/$defs/io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"
+    schema = {
+        "type": "object",
+        "additionalProperties": False,
+        "required": ["apiVersion", "kind", "metadata", "spec"],
+        "properties": {
+            "apiVersion": {"const": own["apiVersion"]},
+            "kind": {"const": kind},
+            "metadata": {"$ref": metadata},
+            "spec": own["spec"],
+        },
+    }
+    return jsonschema.Draft202012Validator(schema, registry=_definitions(version))
 
 
 @functools.cache
@@ -41,7 +60,7 @@ def _validator(kind: str, api_version: str, version: str) -> Validator:
 def _check(manifest: str, version: str) -> None:
     found = json.loads(manifest)
     if found["kind"] in OF_EXTENSIONS:
-        jsonschema.validate(found["spec"], OF_EXTENSIONS[found["kind"]])
+        _extension(found["kind"], version).validate(found)
     else:
         _validator(found["kind"], found["apiVersion"], version).validate(found)
 

@@ -1,5 +1,6 @@
 """kube-linter's checks of what manifests say of each other, by its names: what leads nowhere."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -168,15 +169,45 @@ def dangling_route(manifests: Manifests) -> Findings:
             yield f"{name_of(manifest)} leads to {service}:{port}, which is not there"
 
 
-def budgets(manifests: Manifests) -> Findings:
-    """pdb-max-unavailable, pdb-min-available, pdb-unhealthy-pod-eviction-policy, and one for all that is to stay."""
-    found = of_kind(manifests, "PodDisruptionBudget")
-    for budget in found:
-        spec = budget["spec"]
-        if spec.get("maxUnavailable") in (0, "0%") or spec.get("minAvailable") == "100%":
+def _replicas(workload: Manifest, manifests: Manifests) -> int:
+    """How many there are at least: what an autoscaler leaves, or what is asked for."""
+    for scaler in of_kind(manifests, "HorizontalPodAutoscaler", "ScaledObject"):
+        spec = scaler["spec"]
+        if spec["scaleTargetRef"]["name"] == workload["metadata"]["name"]:
+            return int(spec.get("minReplicas", spec.get("minReplicaCount", 1)))
+    return int(workload["spec"].get("replicas", 1))
+
+
+def _pods(share: int | str, replicas: int) -> int:
+    """A number of pods, or of so many a percentage, which Kubernetes rounds up."""
+    return math.ceil(replicas * int(share.removesuffix("%")) / 100) if isinstance(share, str) else share
+
+
+def budgets_for_none(manifests: Manifests) -> Findings:
+    for budget in of_kind(manifests, "PodDisruptionBudget"):
+        if budget["spec"].get("maxUnavailable") in (0, "0%"):
             yield f"{name_of(budget)} lets no node be drained"
-        if spec.get("unhealthyPodEvictionPolicy") != "AlwaysAllow":
+
+
+def budgets_for_all(manifests: Manifests) -> Findings:
+    for budget in of_kind(manifests, "PodDisruptionBudget"):
+        if "minAvailable" not in budget["spec"]:
+            continue
+        for workload in selected(manifests, budget["spec"]["selector"]):
+            replicas = _replicas(workload, manifests)
+            if _pods(budget["spec"]["minAvailable"], replicas) >= replicas:
+                yield f"{name_of(budget)} lets no node of {name_of(workload)} be drained"
+
+
+def budgets_for_the_unhealthy(manifests: Manifests) -> Findings:
+    for budget in of_kind(manifests, "PodDisruptionBudget"):
+        if budget["spec"].get("unhealthyPodEvictionPolicy") != "AlwaysAllow":
             yield f"{name_of(budget)} protects pods that serve nobody"
+
+
+def budgets(manifests: Manifests) -> Findings:
+    """One for all that is to stay."""
+    found = of_kind(manifests, "PodDisruptionBudget")
     for workload in workloads(manifests):
         if workload["kind"] == "Job":  # it ends by itself, and nobody is without it
             continue
@@ -197,6 +228,15 @@ def service_accounts(manifests: Manifests) -> Findings:
     for workload in workloads(manifests):
         if pod_of(workload)["serviceAccountName"] not in there:
             yield f"{name_of(workload)} has an account that is not there"
+
+
+def tokens(manifests: Manifests) -> Findings:
+    """A token of the cluster's API for whom no role allows anything; where nothing is said, there is one."""
+    bound = {subject["name"] for binding in of_kind(manifests, "RoleBinding") for subject in binding["subjects"]}
+    for workload in workloads(manifests):
+        pod = pod_of(workload)
+        if pod.get("automountServiceAccountToken") is not False and pod["serviceAccountName"] not in bound:
+            yield f"{name_of(workload)} has a token that is good for nothing"
 
 
 def namespaces(manifests: Manifests) -> Findings:
@@ -224,9 +264,13 @@ REFERENCES: dict[str, Callable[[Manifests], Findings]] = {
     "non-isolated-pod": non_isolated_pod,
     "dangling-servicemonitor": dangling_monitor,
     "dangling-ingress": dangling_route,
+    "pdb-max-unavailable": budgets_for_none,
+    "pdb-min-available": budgets_for_all,
+    "pdb-unhealthy-pod-eviction-policy": budgets_for_the_unhealthy,
     "pdb": budgets,
     "priority-class-name": priority_classes,
     "non-existent-service-account": service_accounts,
+    "token-without-rights": tokens,
     "use-namespace": namespaces,
     "wildcard-in-rules": wildcards,
 }

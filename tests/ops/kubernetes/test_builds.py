@@ -1,12 +1,15 @@
 """Every overlay and every legal combination of components builds, and is what Kubernetes and its extensions take."""
 
+import copy
 import re
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import pytest
 
 from app.version import VERSION
+from scripts.kubernetes_golden import FOLDERS
 from scripts.kustomize import BuildError, build
 from tests.support import combinations, container_policies, kubernetes_schemas, reference_policies
 from tests.support.launched import HOME
@@ -21,6 +24,7 @@ from tests.support.manifests import (
     of_kind,
     overlay,
     pod_of,
+    rendered,
     workloads,
 )
 from tests.support.pod_security import violations
@@ -52,6 +56,13 @@ def everything_wrong(manifests: tuple[Manifest, ...]) -> list[str]:
     return wrong
 
 
+def check_combination(manifests: tuple[Manifest, ...], versions: tuple[str, ...] = VERSIONS) -> None:
+    """By schemas and policies."""
+    check(manifests, versions)
+    wrong = everything_wrong(manifests)
+    assert [finding for finding in wrong if finding.split(":")[0] not in NOT_OF_COMBINATIONS] == []
+
+
 @pytest.mark.parametrize("name", OVERLAYS)
 def test_an_overlay_is_what_five_versions_of_kubernetes_take(name: str) -> None:
     check(overlay(name))
@@ -79,20 +90,30 @@ def test_an_overlay_has_a_namespace_that_takes_only_restricted_pods(name: str) -
 @pytest.mark.parametrize("name", OVERLAYS)
 def test_the_images_of_an_overlay_are_those_of_this_version(name: str) -> None:
     ours = [one["image"] for workload in workloads(overlay(name)) for one in containers(pod_of(workload))]
-    tags = {image.rpartition(":")[2] for image in ours if image.rpartition("/")[2].startswith("sluice")}
+    tags = {
+        image.partition("@")[0].rpartition(":")[2] for image in ours if image.rpartition("/")[2].startswith("sluice")
+    }
     assert tags == {VERSION}
 
 
 @pytest.mark.parametrize("chosen", list(combinations.alone()), ids="+".join)
-def test_a_component_builds_with_what_it_needs_alone(chosen: tuple[str, ...], tmp_path: Path) -> None:
-    check(combination(tmp_path, chosen), VERSIONS[:1])
+def test_nothing_is_wrong_with_a_component_and_what_it_needs_alone(chosen: tuple[str, ...], tmp_path: Path) -> None:
+    """What it takes for granted would be there in all that is fuller."""
+    check_combination(combination(tmp_path, chosen))
 
 
 @pytest.mark.parametrize("chosen", list(combinations.fullest()), ids=lambda chosen: "+".join(chosen[:6]))
 def test_everything_that_goes_together_builds_together(chosen: tuple[str, ...], tmp_path: Path) -> None:
-    built = combination(tmp_path, chosen)
-    check(built)
-    assert [wrong for wrong in everything_wrong(built) if wrong.split(":")[0] not in NOT_OF_COMBINATIONS] == []
+    check_combination(combination(tmp_path, chosen))
+
+
+def test_what_a_component_takes_for_granted_is_found_where_it_is_not(tmp_path: Path) -> None:
+    """A policy that lets the edge in, by another name than the edge's."""
+    built = copy.deepcopy(list(combination(tmp_path, ("network-policies",))))
+    policy: Any = named(built, "NetworkPolicy", "sluice")
+    policy["spec"]["ingress"][0]["from"].append({"podSelector": {"matchLabels": {"app": "edge"}}})
+    with pytest.raises(AssertionError, match="dangling-networkpolicypeer"):
+        check_combination(tuple(built))
 
 
 @pytest.mark.parametrize("scaler", ["autoscaling-hpa", "autoscaling-keda"])
@@ -141,6 +162,36 @@ def test_every_component_says_what_it_is_in_a_few_lines() -> None:
         text = (KUBERNETES / "components" / name / "README.md").read_text()
         assert text.startswith(f"# {name}\n"), name
         assert 3 <= len(text.splitlines()) <= 20, name
+
+
+@pytest.mark.parametrize("kind", sorted(kubernetes_schemas.OF_EXTENSIONS))
+def test_an_extension_s_manifest_is_looked_at_as_a_whole(kind: str) -> None:
+    found = [one for folder in FOLDERS for one in of_kind(rendered(folder), kind)]
+    assert found, "in no overlay and in none of the builds that are kept"
+    check(tuple(found))
+    metadata = found[0]["metadata"]
+    damages: list[dict[str, Any]] = [
+        {"apiVersion": f"{found[0]['apiVersion']}beta1"},
+        {"status": {}},
+        {"metadata": {**metadata, "label": {}}},
+        {"metadata": {**metadata, "labels": {"app": 1}}},
+    ]
+    for damage in damages:
+        with pytest.raises(jsonschema.ValidationError):
+            check(({**found[0], **damage},))
+
+
+def test_the_behaviour_that_keda_hands_on_is_an_autoscaler_s() -> None:
+    (scaler,) = of_kind(rendered("tests/combinations/scaled"), "ScaledObject")
+    damages: list[dict[str, Any]] = [
+        {"scaleSideways": {}},
+        {"scaleDown": {"policies": [{"type": "Pods", "value": "1"}]}},
+    ]
+    for damage in damages:
+        damaged = copy.deepcopy(dict(scaler))
+        damaged["spec"]["advanced"]["horizontalPodAutoscalerConfig"]["behavior"].update(damage)
+        with pytest.raises(jsonschema.ValidationError):
+            check((damaged,))
 
 
 def test_a_field_that_nobody_knows_is_refused() -> None:

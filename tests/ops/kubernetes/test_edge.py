@@ -149,6 +149,20 @@ def test_a_pod_is_forgotten_before_it_stops_accepting(built: tuple[Manifest, ...
     assert all(longer in text or longer in hook["command"] for longer in SHORTER)
 
 
+def test_it_has_the_time_to_carry_its_longest_stream_to_its_end(built: tuple[Manifest, ...]) -> None:
+    """OpenAI's and Anthropic's clients cannot come back: what the kubelet kills with an edge is lost to them."""
+    pod = pod_of(named(built, "Deployment", "sluice-edge"))
+    waits = ledger()
+    assert pod["terminationGracePeriodSeconds"] == waits["node_grace_seconds"]
+    (_, _, pause) = container(pod, "nginx")["lifecycle"]["preStop"]["exec"]["command"]
+    pause_seconds = int(re.fullmatch(r"sleep (\d+)", pause)[1])  # type: ignore[index]
+    assert pause_seconds == waits["nginx_quit_seconds"]
+    # But for those that begin in the pause and last as long as any may.
+    assert pod["terminationGracePeriodSeconds"] >= waits["stream_seconds_max"]
+    text: str = named(built, "ConfigMap", "sluice-edge")["data"]["nginx.conf"]
+    assert f"worker_shutdown_timeout {waits['nginx_shutdown_seconds']:g}s;" in text
+
+
 def test_it_asks_a_service_that_has_every_pods_address(built: tuple[Manifest, ...]) -> None:
     name, _, _ = PODS.partition(".")
     service = named(built, "Service", name)["spec"]

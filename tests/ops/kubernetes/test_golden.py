@@ -3,11 +3,13 @@
 import re
 
 import pytest
+import yaml
 
 from scripts import kubernetes_golden
-from scripts.kubernetes_golden import GOLDEN, reviewed
+from scripts.kubernetes_golden import FOLDERS, GOLDEN, reviewed
 from scripts.kustomize import build
-from tests.support.manifests import KUBERNETES, OVERLAYS
+from tests.support import combinations
+from tests.support.manifests import KUBERNETES
 
 
 @pytest.fixture(scope="module")
@@ -17,10 +19,20 @@ def built() -> str:
 
 def test_what_is_kept_is_what_is_built() -> None:
     found = kubernetes_golden.files()
-    assert {path.stem for path in found} == {"base", *OVERLAYS}
+    assert {path.stem for path in found} == {folder.rpartition("/")[2] for folder in FOLDERS}
     assert set(GOLDEN.iterdir()) == found.keys()
     different = [path.name for path, text in found.items() if path.read_text() != text]
     assert different == [], "run `make generate`, and look at what has changed"
+
+
+def test_every_component_is_in_something_that_is_kept() -> None:
+    kept = {
+        (KUBERNETES / folder / path).resolve()
+        for folder in FOLDERS
+        for path in yaml.safe_load((KUBERNETES / folder / "kustomization.yaml").read_text()).get("components", [])
+    }
+    missing = [name for name in combinations.components() if KUBERNETES / "components" / name not in kept]
+    assert missing == []
 
 
 def test_a_grace_of_another_second_is_one_line_that_differs(built: str) -> None:

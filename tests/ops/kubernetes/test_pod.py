@@ -1,6 +1,7 @@
 """The pod as it is built: what its numbers must be to each other, and that what it names is there."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,9 @@ from app.api import health
 from app.catalog import load_catalog
 from app.settings import Settings
 from app.timeouts import INEQUALITIES, ledger
+from scripts.kubernetes_golden import FOLDERS
 from tests.support.manifests import (
+    KUBERNETES,
     OVERLAYS,
     Manifest,
     container,
@@ -19,11 +22,14 @@ from tests.support.manifests import (
     named,
     overlay,
     pod_of,
+    rendered,
     settings,
     sluice_pod,
     workloads,
 )
 
+# Of AWS; Google and Azure give 30.
+SPOT_NOTICE_SECONDS = 120
 UNITS = {"Mi": 1024**2, "Gi": 1024**3}
 every_overlay = pytest.mark.parametrize("name", OVERLAYS)
 
@@ -33,11 +39,28 @@ def size_bytes(quantity: str) -> int:
     return int(number) * UNITS[unit]
 
 
-def read_settings(name: str, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    """What the app makes of the overlay's environment."""
-    for variable, value in settings(overlay(name)).items():
+def settings_of(manifests: Sequence[Manifest], monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """What the app makes of the pod's environment."""
+    for variable, value in settings(manifests).items():
         monkeypatch.setenv(variable, value)
     return Settings()
+
+
+def read_settings(name: str, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """What it makes of an overlay's."""
+    return settings_of(overlay(name), monkeypatch)
+
+
+def waits_of(manifests: Sequence[Manifest], monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
+    """The ledger, with what the settings and the manifest of the pod have in its place."""
+    found, pod = settings_of(manifests, monkeypatch), sluice_pod(manifests)
+    (sleep,) = re.findall(r"sleep (\d+);", container(pod, "nginx")["lifecycle"]["preStop"]["exec"]["command"][-1])
+    own = {name: float(getattr(found, name)) for name in ledger().keys() & Settings.model_fields.keys()}
+    return (ledger() | own | found.derived_waits()) | {
+        "nginx_quit_seconds": float(sleep),
+        "pre_stop_seconds": float(container(pod, "app")["lifecycle"]["preStop"]["sleep"]["seconds"]),
+        "pod_grace_seconds": float(pod["terminationGracePeriodSeconds"]),
+    }
 
 
 def budget_seconds(probe: Manifest) -> int:
@@ -45,22 +68,24 @@ def budget_seconds(probe: Manifest) -> int:
     return int(probe["periodSeconds"] * probe["failureThreshold"])
 
 
-@every_overlay
-def test_the_waits_of_a_pod_keep_every_inequality(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    pod = sluice_pod(overlay(name))
-    (sleep,) = re.findall(r"sleep (\d+);", container(pod, "nginx")["lifecycle"]["preStop"]["exec"]["command"][-1])
-    found = {
-        "nginx_quit_seconds": float(sleep),
-        "pre_stop_seconds": float(container(pod, "app")["lifecycle"]["preStop"]["sleep"]["seconds"]),
-        "pod_grace_seconds": float(pod["terminationGracePeriodSeconds"]),
-    }
-    overlays_own = read_settings(name, monkeypatch).derived_waits()
-    waits = ledger() | {name: wait for name, wait in overlays_own.items() if name not in found} | found
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_the_waits_of_a_pod_keep_every_inequality(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    waits = waits_of(rendered(folder), monkeypatch)
     for (shorter, left), (longer, right), consequence in INEQUALITIES:
         assert left(waits) < right(waits), f"{shorter} < {longer}: {consequence}"
-    assert found["pod_grace_seconds"] <= waits["node_grace_seconds"]
+    assert waits["pod_grace_seconds"] <= waits["node_grace_seconds"]
     # Time for processes to end behind the last bounded step.
-    assert found["pod_grace_seconds"] >= waits["pre_stop_seconds"] + waits["kill_seconds"] + 10
+    assert waits["pod_grace_seconds"] >= waits["pre_stop_seconds"] + waits["kill_seconds"] + 10
+
+
+def test_a_pod_on_a_node_that_goes_hands_over_within_the_notice(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits = waits_of(rendered("tests/combinations/scaled"), monkeypatch)
+    assert waits["drain_seconds"] < ledger()["drain_seconds"]
+    text = (KUBERNETES / "components/spot/README.md").read_text()
+    (drain, handed_over) = map(int, re.findall(r"(\d+) s into its drain, (\d+) s after the notice", text)[0])
+    assert (drain, handed_over) == (waits["drain_seconds"], waits["pre_stop_seconds"] + waits["drain_seconds"])
+    # The longer of the two notices; the shorter one cuts at the handover, as the README says.
+    assert handed_over + waits["farewell_seconds"] + waits["cancel_seconds"] < SPOT_NOTICE_SECONDS
 
 
 @every_overlay

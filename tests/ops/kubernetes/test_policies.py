@@ -2,12 +2,14 @@
 
 import copy
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.support import container_policies, reference_policies
-from tests.support.manifests import overlay, pod_of
+from tests.support.manifests import KUBERNETES, combination, container, named, overlay, pod_of
 from tests.support.pod_security import violations
 
 Everything = list[dict[str, Any]]
@@ -32,6 +34,27 @@ def set_in(found: Any, **values: Any) -> None:
 
 def unexcused(manifests: Everything) -> None:
     one(manifests, "Deployment")["metadata"]["annotations"].clear()
+
+
+def redis(manifests: Everything) -> Any:
+    return pod_of(named(manifests, "StatefulSet", "sluice-redis"))
+
+
+def unpaused(pod: Any, name: str) -> None:
+    found: Any = container(pod, name)
+    found.pop("lifecycle")
+
+
+def removed(manifests: Everything, kind: str, name: str) -> None:
+    found: Any = named(manifests, kind, name)
+    manifests.remove(found)
+
+
+def ingress(**backend: Any) -> dict[str, Any]:
+    """The component's, which leads to somewhere else."""
+    found: dict[str, Any] = yaml.safe_load((KUBERNETES / "components/ingress-legacy/ingress.yaml").read_text())
+    found["spec"]["rules"][0]["http"]["paths"][0]["backend"]["service"] = backend
+    return found
 
 
 def with_volume(manifests: Everything, path: str) -> None:
@@ -68,6 +91,7 @@ DAMAGES: dict[str, Damage] = {
     "host-network": lambda found: set_in(pod(found), hostNetwork=True),
     "host-pid": lambda found: set_in(pod(found), hostPID=True),
     "no-anti-affinity": lambda found: pod(found).pop("affinity"),
+    "no-pre-stop": lambda found: app(found).pop("lifecycle"),
     "no-rolling-update-strategy": lambda found: set_in(one(found, "Deployment")["spec"], strategy={"type": "Recreate"}),
     "restart-policy": lambda found: set_in(pod(found), restartPolicy="Never"),
     "sensitive-host-mounts": lambda found: with_volume(found, "/etc"),
@@ -110,9 +134,15 @@ DAMAGES: dict[str, Damage] = {
         one(found, "PodMonitor")["spec"]["podMetricsEndpoints"][0], port="other"
     ),
     "dangling-ingress": lambda found: set_in(one(found, "HTTPRoute")["spec"]["rules"][0]["backendRefs"][0], port=81),
-    "pdb": lambda found: set_in(one(found, "PodDisruptionBudget")["spec"], maxUnavailable=0),
+    "pdb-max-unavailable": lambda found: set_in(one(found, "PodDisruptionBudget")["spec"], maxUnavailable=0),
+    "pdb-min-available": lambda found: set_in(one(found, "PodDisruptionBudget")["spec"], minAvailable="100%"),
+    "pdb-unhealthy-pod-eviction-policy": lambda found: one(found, "PodDisruptionBudget")["spec"].pop(
+        "unhealthyPodEvictionPolicy"
+    ),
+    "pdb": lambda found: found.remove(one(found, "PodDisruptionBudget")),
     "priority-class-name": lambda found: found.remove(one(found, "PriorityClass")),
     "non-existent-service-account": lambda found: found.remove(one(found, "ServiceAccount")),
+    "token-without-rights": lambda found: pod(found).pop("automountServiceAccountToken"),
     "use-namespace": lambda found: one(found, "Service")["metadata"].pop("namespace"),
     "wildcard-in-rules": lambda found: found.append(
         {
@@ -122,17 +152,75 @@ DAMAGES: dict[str, Damage] = {
         }
     ),
 }
+# The other ways in which some of them are broken.
+MORE_DAMAGES: list[tuple[str, Damage]] = [
+    ("dangling-ingress", lambda found: found.append(ingress(name="other", port={"name": "http"}))),
+    ("dangling-ingress", lambda found: found.append(ingress(name="sluice", port={"name": "other"}))),
+    ("dangling-ingress", lambda found: found.append(ingress(name="sluice", port={"number": 81}))),
+    ("dangling-ingress", lambda found: removed(found, "Service", "sluice")),
+    ("no-pre-stop", lambda found: unpaused(redis(found), "redis")),
+    ("no-pre-stop", lambda found: unpaused(redis(found), "sentinel")),
+    ("no-pre-stop", lambda found: unpaused(pod(found), "nginx")),
+    ("pdb", lambda found: found.append(one(found, "PodDisruptionBudget"))),
+    ("pdb-max-unavailable", lambda found: set_in(one(found, "PodDisruptionBudget")["spec"], maxUnavailable="0%")),
+    # As many as the autoscaler leaves, and as the StatefulSet has.
+    ("pdb-min-available", lambda found: set_in(named(found, "PodDisruptionBudget", "sluice")["spec"], minAvailable=3)),
+    (
+        "pdb-min-available",
+        lambda found: set_in(named(found, "PodDisruptionBudget", "sluice")["spec"], minAvailable="67%"),
+    ),
+    (
+        "pdb-min-available",
+        lambda found: set_in(named(found, "PodDisruptionBudget", "sluice-redis")["spec"], minAvailable=3),
+    ),
+    (
+        "pdb-unhealthy-pod-eviction-policy",
+        lambda found: set_in(one(found, "PodDisruptionBudget")["spec"], unhealthyPodEvictionPolicy="IfHealthyBudget"),
+    ),
+    ("token-without-rights", lambda found: set_in(redis(found), automountServiceAccountToken=True)),
+]
 POLICIES = [*container_policies.OF_CONTAINERS, *container_policies.OF_PODS, *reference_policies.REFERENCES]
 
 
-@pytest.mark.parametrize("policy", POLICIES)
-def test_a_policy_finds_what_it_is_for(policy: str) -> None:
-    manifests: Everything = copy.deepcopy(list(overlay("production")))  # type: ignore[arg-type]
-    DAMAGES[policy](manifests)
+def findings(policy: str, manifests: Everything) -> list[str]:
     if policy in reference_policies.REFERENCES:
-        assert list(reference_policies.REFERENCES[policy](manifests)) != []
-    else:
-        assert container_policies.findings(policy, manifests) != []
+        return list(reference_policies.REFERENCES[policy](manifests))
+    return container_policies.findings(policy, manifests)
+
+
+def test_every_policy_is_shown_what_it_is_for() -> None:
+    assert DAMAGES.keys() == set(POLICIES)
+
+
+@pytest.mark.parametrize(("policy", "damage"), [*DAMAGES.items(), *MORE_DAMAGES])
+def test_a_policy_finds_what_it_is_for(policy: str, damage: Damage) -> None:
+    manifests: Everything = copy.deepcopy(list(overlay("production")))  # type: ignore[arg-type]
+    assert findings(policy, manifests) == []
+    damage(manifests)
+    assert findings(policy, manifests) != []
+
+
+def test_a_budget_that_leaves_one_pod_to_be_moved_is_none_of_these() -> None:
+    manifests: Everything = copy.deepcopy(list(overlay("production")))  # type: ignore[arg-type]
+    for share in (2, "66%"):
+        set_in(named(manifests, "PodDisruptionBudget", "sluice")["spec"], minAvailable=share)
+        assert findings("pdb-min-available", manifests) == []
+
+
+def test_an_ingress_that_leads_to_the_service_is_not_dangling() -> None:
+    manifests: Everything = copy.deepcopy(list(overlay("production")))  # type: ignore[arg-type]
+    for port in ({"name": "http"}, {"number": 80}):
+        manifests.append(ingress(name="sluice", port=port))
+    assert findings("dangling-ingress", manifests) == []
+
+
+def test_only_the_redis_that_is_alone_is_excused_from_handing_over(tmp_path: Path) -> None:
+    """By its name: the three are called the same."""
+    for log, expected in (("redis", 0), ("redis-sentinel", 2)):
+        manifests: Everything = copy.deepcopy(list(combination(tmp_path / log, (log,))))  # type: ignore[arg-type]
+        for each in redis(manifests)["containers"]:
+            each.pop("lifecycle", None)
+        assert len(findings("no-pre-stop", manifests)) == expected
 
 
 @pytest.mark.parametrize(
