@@ -132,7 +132,7 @@ class Entrance:
             catalog.tiers,
             Addresses(parse_networks(settings.trusted_proxies)),
             Bearer(credentials.issuers, catalog.tiers),
-            Tickets(store, settings.stream_ttl_seconds),
+            Tickets(store, settings.stream_ttl_seconds, settings.token_seconds),
             credentials.keys,
             self._redis_keys,
         )

@@ -34,7 +34,6 @@ from app.api.versions import VERSIONS
 from app.catalog import CatalogError, adopted, load_catalog
 from app.entrance import Entrance, adopted_credentials, read_credentials
 from app.errors import LogUnavailable, ModelNotFound
-from app.limits.quotas import Quotas
 from app.middleware.access_log import AccessLogMiddleware
 from app.middleware.body_limit import BodyLimitMiddleware
 from app.middleware.cors import SitesMiddleware
@@ -129,9 +128,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             settings.conversation_bytes_max,
             settings.stream_ttl_seconds,
         )
-        quotas = entrance.access.quotas
         app.state.context = _context(
-            settings, tuple(routes), _terms(settings, streams, drain), opener, quotas, conversations
+            settings, tuple(routes), _terms(settings, streams, drain), opener, entrance, conversations
         )
         keeper = Keeper(streams, follower, settings.lease_seconds, identity.newly_dead)
         await keeper.start()
@@ -252,14 +250,15 @@ def _context(
     models: tuple[str, ...],
     terms: Terms,
     opener: Opener,
-    quotas: Quotas,
+    entrance: Entrance,
     conversations: Conversations,
 ) -> Context:
     return Context(
         terms=terms,
         opener=opener,
-        quotas=quotas,
+        quotas=entrance.access.quotas,
         conversations=conversations,
+        addresses=entrance.access.authenticator.addresses,
         origins=settings.cors_allowed,
         models=models,
         on_disconnect=_on_disconnect(settings),

@@ -3,7 +3,7 @@
 Context variables would not do: a task that the request starts sees a copy, and a kept-alive connection the last one's.
 """
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from time import monotonic
 from typing import Any, Protocol
 
@@ -89,6 +89,17 @@ def set_headers(scope: Scope, headers: Headers) -> None:
     named = {name for name, _ in headers}
     own = own_headers(scope)
     own[:] = [header for header in own if header[0] not in named] + headers
+
+
+def when_opened(scope: Scope, tell: Callable[[], Awaitable[None]]) -> None:
+    """Have somebody told once what the request came for is there, and not before."""
+    scope["sluice.opened"] = tell
+
+
+def take_opened(scope: Scope) -> Callable[[], Awaitable[None]] | None:
+    """Who is to be told, and is so once; None for most."""
+    found: Callable[[], Awaitable[None]] | None = scope.pop("sluice.opened", None)
+    return found
 
 
 def set_wire(scope: Scope, connection: Wire) -> None:

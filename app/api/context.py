@@ -17,7 +17,9 @@ from app.limits.account import Limit
 from app.limits.quotas import Quotas
 from app.observability import tracing
 from app.providers.base import Fault, SimulatorOptions
-from app.scope import began_at, request_id, sent_headers
+from app.scope import began_at, request_id, sent_headers, take_opened
+from app.security.address import Addresses
+from app.security.authenticator import ANONYMOUS
 from app.security.principal import Principal
 from app.streams.connection import Connection
 from app.streams.conversations import Conversations
@@ -50,6 +52,7 @@ class Context:
     opener: Opener
     quotas: Quotas
     conversations: Conversations
+    addresses: Addresses
     models: tuple[str, ...]
     on_disconnect: Mapping[str, OnDisconnect]
     on_disconnect_max: OnDisconnect
@@ -70,7 +73,18 @@ class Context:
         opening = who.identity.opening
         if opening is not None and opening.kind == "stream" and opening.target != stream_id:
             raise NotFound("There is no such stream.")
-        return await self.streams.attach(stream_id, who.principal, after, key=who.ticket_key)
+        reader = await self.streams.attach(stream_id, who.principal, after, key=who.ticket_key)
+        if (tell := take_opened(who.scope)) is not None:
+            try:
+                await tell()
+            except BaseException:
+                self.streams.detach(reader)
+                raise
+        return reader
+
+    def line(self, who: "Caller") -> str:
+        """In whose line the caller waits for a place. Where all callers are one principal, each address has its own."""
+        return self.addresses.account(who.scope) if who.principal == ANONYMOUS.account else who.principal
 
     def simulator(self, body: SimulatorBody | None) -> SimulatorOptions | None:
         """The body's simulator options as the provider takes them.

@@ -1,5 +1,6 @@
 """/api/v2/generate and /api/v2/chat: the native surface's current shape, before the same streams as /api/v1."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -14,6 +15,7 @@ from app.api.wanted import Wanted
 from app.limits.declared import GENERATE, declared, tier_rates
 from app.providers.base import GenerationRequest
 from app.streams.answer import Answer
+from app.streams.log import StreamRecord
 from app.streams.sse import NativeEncoder
 
 router = APIRouter(prefix="/api/v2", tags=["native"], route_class=Guarded)
@@ -60,12 +62,21 @@ def _respond(request: Request, body: GenerateBodyV2, streamed: bool, conversatio
         metadata=body.metadata,
         cached=options.cache,
     )
+
+    def metadata(record: StreamRecord) -> Mapping[str, str]:
+        # A cached answer was begun with another request's; whoever goes on behind an id has asked for nothing.
+        return body.metadata if who.last_event_id is None else record.metadata
+
     if streamed:
-        return wanted.stream(lambda reader: NativeEncoder.of(reader.record), who.resumable)
-    return wanted.batch(lambda whole: _answer(whole, conversation_id))
+        return wanted.stream(lambda reader: _encoder(reader.record, metadata(reader.record)), who.resumable)
+    return wanted.batch(lambda whole: _answer(whole, metadata(whole.record), conversation_id))
 
 
-def _answer(whole: Answer, conversation_id: str | None) -> dict[str, Any]:
+def _encoder(record: StreamRecord, metadata: Mapping[str, str]) -> NativeEncoder:
+    return NativeEncoder(record.stream_id, record.request.model, metadata)
+
+
+def _answer(whole: Answer, metadata: Mapping[str, str], conversation_id: str | None) -> dict[str, Any]:
     record, usage = whole.record, whole.done.usage
     content = [ContentV2(type="thought", text=whole.thoughts)] if whole.thoughts else []
     if whole.text:
@@ -86,6 +97,6 @@ def _answer(whole: Answer, conversation_id: str | None) -> dict[str, Any]:
             output_tokens=usage.output_tokens,
             total_tokens=usage.input_tokens + usage.output_tokens,
         ),
-        metadata=record.metadata,
+        metadata=dict(metadata),
         conversation_id=conversation_id,
     ).model_dump(mode="json", exclude_none=True)

@@ -2,6 +2,7 @@
 
 from typing import Annotated, Any, Final
 
+import msgspec
 from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import JSONResponse, Response
 
@@ -18,7 +19,7 @@ from app.providers.base import GenerationRequest
 from app.streams.answer import Answer
 from app.streams.log import START, StreamRecord
 from app.streams.reader import PAGE_EVENTS_MAX, Reader
-from app.streams.sse_responses import ResponsesEncoder, outline
+from app.streams.sse_responses import NO_FRAMES, ResponsesEncoder, outline
 
 router = APIRouter(prefix="/v1/responses", tags=["openai"], route_class=Guarded)
 SURFACE: Final = "responses"
@@ -32,16 +33,21 @@ ResponseId = Annotated[str, Path(max_length=64, examples=["resp_pYnkZ0gC2rT1uVwX
 async def create(request: Request, body: ResponsesBody) -> Response:
     """Answer; in the background, if asked to, whatever becomes of the connection."""
     ctx, who = context(request), caller(request)
-    before = await _before(ctx, who, body.previous_response_id)
     generation = GenerationRequest(
         model=body.model,
-        messages=[*instructed(body), *before, *messages_of(body.input)],
+        messages=[*instructed(body), *messages_of(body.input)],
         max_tokens=body.max_output_tokens,
         temperature=body.temperature,
         simulator=ctx.simulator(body.simulator),
         extra=extra_of(body),
         headers=upstream_headers(request),
     )
+    if body.previous_response_id is not None:
+        # Before all of that one is read: who is refused is to cost no more than that.
+        await ctx.quotas.look(who.scope, who.identity, who.limits, who.key, generation)
+        before = await _before(ctx, who, body.previous_response_id)
+        messages = [*instructed(body), *before, *messages_of(body.input)]
+        generation = msgspec.structs.replace(generation, messages=messages)
     policy = ctx.asked_policy(SURFACE, None, body.stream)
     wanted = Wanted(ctx, who, BACKGROUND if body.background else SURFACE, generation, policy)
     if body.stream:
@@ -93,7 +99,7 @@ def _outline(record: StreamRecord) -> dict[str, Any]:
 
 
 def _whole(whole: Answer) -> dict[str, Any]:
-    encoder = ResponsesEncoder(_outline(whole.record))
+    encoder = ResponsesEncoder(_outline(whole.record), NO_FRAMES)
     for token in whole.tokens:
         encoder.encode(None, token)
     encoder.encode(None, whole.done)
@@ -102,7 +108,7 @@ def _whole(whole: Answer) -> dict[str, Any]:
 
 async def _answer(ctx: Context, record: StreamRecord) -> dict[str, Any]:
     """The response as far as it is in the log."""
-    encoder, after = ResponsesEncoder(_outline(record)), START
+    encoder, after = ResponsesEncoder(_outline(record), NO_FRAMES), START
     while page := await ctx.streams.backend.read(record.stream_id, after, PAGE_EVENTS_MAX):
         for cursor, event in page:
             encoder.encode(cursor, event)
@@ -119,10 +125,8 @@ async def _record(ctx: Context, who: Caller, response_id: str) -> StreamRecord:
     return found[0]
 
 
-async def _before(ctx: Context, who: Caller, response_id: str | None) -> list[dict[str, Any]]:
+async def _before(ctx: Context, who: Caller, response_id: str) -> list[dict[str, Any]]:
     """What was said up to the end of that response."""
-    if response_id is None:
-        return []
     record = await _record(ctx, who, response_id)
     answer = await _answer(ctx, record)
     if answer["status"] not in ("completed", "incomplete"):

@@ -52,7 +52,8 @@ class Options(BaseModel):
     )
     cache: bool = Field(
         False,
-        description="The same request's earlier answer will do while it is kept; needs temperature 0 or a seed.",
+        description="The same request's earlier answer will do while it is kept, whatever its metadata was; needs "
+        "temperature 0 or a seed.",
     )
     simulator: SimulatorBody | None = None
 

@@ -15,11 +15,13 @@ from app.api.context import caller, context
 from app.api.errors import error_body
 from app.api.origin import check_origin
 from app.api.socket_session import Session
+from app.api.versions import socket_announcement
 from app.errors import Draining, Forbidden, InvalidRequest, SluiceError
 from app.limits.declared import GENERATE, declared, tier_rates
 from app.observability.figures import figures
 from app.observability.metrics import REFUSED
 from app.observability.noise import Noise
+from app.scope import set_headers, take_opened
 from app.security.principal import TicketKind
 
 router = APIRouter(prefix="/ws")
@@ -49,9 +51,13 @@ async def _serve(websocket: WebSocket, openings: tuple[TicketKind, ...], convers
     started = monotonic()
     session: Session | None = None
     outcome = "server_error"
+    set_headers(websocket.scope, socket_announcement(websocket.scope["path"]))
     try:
         session = await _admitted(websocket, openings, conversation_id)
         await websocket.accept()
+        # A conversation is what such a ticket opens; one for a stream waits for that.
+        if conversation_id is not None and (tell := take_opened(websocket.scope)) is not None:
+            await tell()
         outcome = await session.run()
     except SluiceError as error:
         outcome = error.code

@@ -3,6 +3,8 @@
 `Deprecation` is RFC 9745's, `Sunset` RFC 8594's, `successor-version` RFC 5829's.
 """
 
+from urllib.parse import quote
+
 from app.scope import Headers
 
 # What is the same in both versions is served under both of these.
@@ -25,7 +27,15 @@ SUCCESSORS = {
 def announcement(path: str) -> Headers:
     """The headers of a path that will go; none for one that stays."""
     successor = SUCCESSORS.get(path)
-    if successor is None:
-        return []
+    return [] if successor is None else _announced(successor)
+
+
+def socket_announcement(path: str) -> Headers:
+    """The same of a WebSocket's."""
+    # A part of it is anybody's, and headers are lines.
+    return _announced(f"/api/v2{quote(path)}") if path.startswith("/ws/") else []
+
+
+def _announced(successor: str) -> Headers:
     link = f'<{successor}>; rel="successor-version"'.encode()
     return [(b"deprecation", _DEPRECATED), (b"sunset", _SUNSET), (b"link", link)]

@@ -9,12 +9,13 @@ from typing import Any, Final
 import msgspec
 
 from app.api.context import Caller, Context, digest
-from app.errors import Busy, Forbidden, SluiceError
+from app.errors import Busy, Forbidden, NotFound, SluiceError
 from app.observability.figures import figures
 from app.observability.metrics import STREAMS, Surface
 from app.providers.base import GenerationRequest
 from app.routing.batch import TASKS
 from app.routing.ways import Readers
+from app.security.principal import Opening
 from app.streams.answer import Answer
 from app.streams.batch_response import BatchResponse
 from app.streams.connection import Connection
@@ -89,7 +90,7 @@ class Wanted(msgspec.Struct, frozen=True):
             patience, background: see `Opener.open`.
 
         Raises:
-            RateLimited, LimitExceeded, Forbidden: nothing was begun or taken.
+            RateLimited, LimitExceeded, Forbidden, NotFound: nothing was begun or taken.
             whatever `Opener.open` does
         """
         if self.who.key or not self.cached:
@@ -106,10 +107,12 @@ class Wanted(msgspec.Struct, frozen=True):
     ) -> tuple[StreamRecord, bool]:
         """The stream, and whether it is a new one."""
         who, quotas = self.who, self.ctx.quotas
-        opening = who.identity.opening
-        if opening is not None and opening.kind == "stream":
-            raise Forbidden("The ticket is for something else.")
         stream_id = secrets.token_urlsafe(18)
+        if who.identity.opening is not None:
+            await self._check_ticket(who.identity.opening, stream_id, key)
+        if self.conversation_id is not None:
+            # Before all that was said in it is read: who is refused is to cost no more than that.
+            await quotas.look(who.scope, who.identity, who.limits, key, self.request, self.answers)
         conversation = await self._conversation(key)
         request = self.request if conversation is None else _behind(conversation, self.request)
         hold = await quotas.take(who.scope, who.identity, who.limits, key or stream_id, request, self.answers)
@@ -120,6 +123,7 @@ class Wanted(msgspec.Struct, frozen=True):
                 who.identity.tier.priority,
                 patience,
                 background,
+                partial(self.ctx.line, who),
             )
         except BaseException as error:
             quotas.cancel(hold)
@@ -132,6 +136,15 @@ class Wanted(msgspec.Struct, frozen=True):
         elif conversation is not None:
             await self._add(conversation, stream_id)
         return record, new
+
+    async def _check_ticket(self, opening: Opening, stream_id: str, key: str) -> None:
+        if opening.kind == "stream":
+            raise Forbidden("The ticket is for something else.")
+        if opening.kind == "create" and opening.opened:
+            draft = self._draft(stream_id, key, self.request, None)
+            # Where it is gone before its ticket, or never was in the log, there is no other one.
+            if await self.ctx.streams.backend.known(draft) is None:
+                raise NotFound("The stream that the ticket opened is not there any more.")
 
     async def _failed(self, record: StreamRecord) -> bool:
         found = await self.ctx.streams.backend.describe(record.stream_id)
@@ -166,6 +179,11 @@ class Wanted(msgspec.Struct, frozen=True):
         asked = (self.surface, msgspec.structs.replace(self.request, headers={}))
         return asked if self.conversation_id is None else (*asked, self.conversation_id)
 
+    @property
+    def _said(self) -> tuple[object, ...]:
+        """All of what the caller says. Of a cached answer he is told his own metadata, whoever it was made for."""
+        return (*self._asked, dict(self.metadata)) if self.metadata else self._asked
+
     async def _open(self, readers: Readers, connection: Connection) -> Reader:
         last = self.who.last_event_id
         if self.surface == "native" and last is not None:
@@ -187,7 +205,7 @@ class Wanted(msgspec.Struct, frozen=True):
             grace_seconds=self.ctx.grace_seconds,
             created_unix=int(now),
             idempotency=key,
-            body_hash=digest(self._asked),
+            body_hash=digest(self._asked if self.cached and key != self.who.key else self._said),
             grant=grant,
             metadata=dict(self.metadata),
             asked_unix=now - (monotonic() - self.who.asked_at),

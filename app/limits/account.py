@@ -38,6 +38,7 @@ class Ask(NamedTuple):
         key: whose account.
         slot: names what runs while the request does, for `slot_ms` unless it is renewed; empty takes none.
         slots_max: most slots of the account at one time; 0 for any number.
+        look: take nothing of it, and say whether it could be had.
     """
 
     key: str
@@ -45,6 +46,7 @@ class Ask(NamedTuple):
     slot: str = ""
     slots_max: int = 0
     slot_ms: int = 0
+    look: bool = False
 
 
 class Share(NamedTuple):

@@ -14,7 +14,7 @@ class Counters(Protocol):
     """Every method raises `LogUnavailable` when the store does not answer in time."""
 
     async def take(self, ask: Ask) -> Taken:
-        """Look at all limits of a request in one step, and take all of it or nothing."""
+        """Look at all limits of a request in one step, and take all of it or nothing; nothing where `ask.look`."""
         ...
 
     async def give_back(self, returns: Sequence[Return]) -> None:
@@ -26,12 +26,11 @@ class Counters(Protocol):
         ...
 
     async def keep_ticket(self, digest: str, value: bytes, seconds: float) -> None:
-        """Remember a ticket until it is opened, for no longer than `seconds`."""
+        """Remember a ticket for `seconds` from now, in place of what was kept of it."""
         ...
 
-    async def open_ticket(self, digest: str, seconds: float) -> tuple[bytes, bool] | None:
-        """A ticket's value, and whether this is the first time; from then on it is kept for `seconds`. None if there
-        is no such ticket, or no longer."""
+    async def find_ticket(self, digest: str) -> bytes | None:
+        """A ticket's value; None if there is no such ticket, or no longer."""
         ...
 
     async def tidy(self) -> None:

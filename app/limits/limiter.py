@@ -83,7 +83,7 @@ class Limiter:
                     return await self._store.take(ask), False
             except (LogUnavailable, TimeoutError) as error:
                 self._lost(error)
-        self.fallbacks += 1
+        self.fallbacks += not ask.look
         return self._local.take_now(ask), True
 
     def give_back(self, returns: Sequence[Return], alone: bool = False) -> None:

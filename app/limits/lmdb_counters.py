@@ -3,7 +3,7 @@ everybody in, and an account's change is no business of a stream's commit.
 
     accounts   key             windows by limit, number of slots, when last used
     slots      key 00 slot     until when it is held
-    tickets    digest          until when, whether it was opened, value
+    tickets    digest          until when, value
 
 Times are CLOCK_MONOTONIC in ms, which one boot of the machine shares; the folder is named for the boot. Writers take
 turns by a lock that is only ever tried (`app.streams.writer_lock`).
@@ -35,7 +35,7 @@ LOCK_SECONDS_MAX = 0.1
 # Twice the longest window: what an account holds has stopped to count.
 KEPT_MS = 2 * 3_600_000
 TIDY_ENTRIES_MAX = 500
-_UNTIL = struct.Struct(">q?")
+_UNTIL = struct.Struct(">q")
 
 T = TypeVar("T")
 
@@ -101,7 +101,7 @@ class LmdbCounters:
     async def renew(self, slots: Sequence[tuple[str, str]], slot_ms: int) -> None:
         def work(transaction: Transaction) -> None:
             now_ms = _now_ms()
-            until = _UNTIL.pack(now_ms + slot_ms, False)
+            until = _UNTIL.pack(now_ms + slot_ms)
             for key, slot in slots:
                 if transaction.replace(_slot(key, slot), until, db=self._slots) is None:
                     account = self._account(transaction, key)
@@ -112,22 +112,15 @@ class LmdbCounters:
             await self._write(work)
 
     async def keep_ticket(self, digest: str, value: bytes, seconds: float) -> None:
-        kept = _UNTIL.pack(_now_ms() + int(seconds * 1000), False) + value
+        kept = _UNTIL.pack(_now_ms() + int(seconds * 1000)) + value
         await self._write(lambda transaction: transaction.put(digest.encode(), kept, db=self._tickets))
 
-    async def open_ticket(self, digest: str, seconds: float) -> tuple[bytes, bool] | None:
-        def work(transaction: Transaction) -> tuple[bytes, bool] | None:
+    async def find_ticket(self, digest: str) -> bytes | None:
+        def work(transaction: Transaction) -> bytes | None:
             kept = transaction.get(digest.encode(), db=self._tickets)
-            if kept is None:
-                return None
-            (until_ms, opened), value = _UNTIL.unpack_from(kept), bytes(kept[_UNTIL.size :])
-            if until_ms <= _now_ms():
-                return None
-            if not opened:
-                head = _UNTIL.pack(_now_ms() + int(seconds * 1000), True)
-                transaction.put(digest.encode(), head + value, db=self._tickets)
-            return value, not opened
+            return bytes(kept[_UNTIL.size :]) if kept is not None and _until(kept) > _now_ms() else None
 
+        # As a writer: a reader that is killed would leave its place in the file's table of readers taken.
         return await self._write(work)
 
     async def tidy(self) -> None:
@@ -154,11 +147,11 @@ class LmdbCounters:
                 account.slots = self._count_slots(transaction, ask.key, now_ms)
             if refused == ACCEPTED and 0 < ask.slots_max <= account.slots:
                 refused = NO_SLOT
-        if refused == ACCEPTED:
+        if refused == ACCEPTED and not ask.look:
             for (number, current, previous), cost, got in zip(windows, ask.costs, shares, strict=True):
                 account.windows[cost.limit.name] = (number, current + got.granted, previous)
             if ask.slot:
-                held = _UNTIL.pack(now_ms + ask.slot_ms, False)
+                held = _UNTIL.pack(now_ms + ask.slot_ms)
                 # One that has lapsed and was not looked for is still counted.
                 account.slots += transaction.replace(_slot(ask.key, ask.slot), held, db=self._slots) is None
             self._keep(transaction, ask.key, account, now_ms)
@@ -226,7 +219,7 @@ class LmdbCounters:
 
 
 def _until(packed: bytes) -> int:
-    until_ms, _ = _UNTIL.unpack_from(packed)
+    (until_ms,) = _UNTIL.unpack_from(packed)
     return int(until_ms)
 
 

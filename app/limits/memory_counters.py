@@ -25,7 +25,7 @@ class MemoryCounters:
 
     def __init__(self) -> None:
         self._accounts: OrderedDict[str, Account] = OrderedDict()
-        self._tickets: OrderedDict[str, tuple[bytes, float, bool]] = OrderedDict()
+        self._tickets: OrderedDict[str, tuple[bytes, float]] = OrderedDict()
 
     async def take(self, ask: Ask) -> Taken:
         return self.take_now(ask)
@@ -46,7 +46,7 @@ class MemoryCounters:
                 _drop_lapsed(account.slots, now_ms)  # only now: each look at all of them costs as much as there are
             if refused == ACCEPTED and 0 < ask.slots_max <= len(account.slots):
                 refused = NO_SLOT
-        if refused == ACCEPTED:
+        if refused == ACCEPTED and not ask.look:
             for (number, current, previous), cost, got in zip(windows, ask.costs, shares, strict=True):
                 account.windows[cost.limit.name] = (number, current + got.granted, previous)
             if ask.slot:
@@ -78,21 +78,17 @@ class MemoryCounters:
             self._account(key).slots[slot] = until_ms
 
     async def keep_ticket(self, digest: str, value: bytes, seconds: float) -> None:
-        self._tickets[digest] = (value, monotonic() + seconds, False)
+        self._tickets[digest] = (value, monotonic() + seconds)
         if len(self._tickets) > TICKETS_MAX:
             self._tickets.popitem(last=False)
 
-    async def open_ticket(self, digest: str, seconds: float) -> tuple[bytes, bool] | None:
-        value, until, opened = self._tickets.get(digest, (b"", 0.0, False))
-        if until <= monotonic():
-            return None
-        if not opened:
-            self._tickets[digest] = (value, monotonic() + seconds, True)
-        return value, not opened
+    async def find_ticket(self, digest: str) -> bytes | None:
+        value, until = self._tickets.get(digest, (b"", 0.0))
+        return value if until > monotonic() else None
 
     async def tidy(self) -> None:
         now = monotonic()
-        for digest in [digest for digest, (_, until, _) in self._tickets.items() if until <= now]:
+        for digest in [digest for digest, (_, until) in self._tickets.items() if until <= now]:
             del self._tickets[digest]
 
     async def aclose(self) -> None:

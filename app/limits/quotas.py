@@ -5,7 +5,7 @@ while it runs: its stream ends where nothing is left of the minute. What was not
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 from starlette.types import Scope
@@ -27,6 +27,8 @@ OUTPUT_TOKENS_MIN = 32
 OUTPUT_TOKENS_STEP = 4_096
 # Of text that nobody has counted yet; the upstream's own count replaces it at the end.
 CHARACTERS_PER_TOKEN = 4
+# The name of a slot that nobody has.
+NOBODY = "?"
 
 
 class Hold(msgspec.Struct, frozen=True):
@@ -73,6 +75,14 @@ class Wish(Protocol):
 
     @property
     def max_tokens(self) -> int | None: ...
+
+
+class _Need(NamedTuple):
+    """What a request comes to; `ask` is None where nothing is counted."""
+
+    ask: Ask | None
+    input_tokens: int
+    output_max: int | None
 
 
 class Quotas:
@@ -124,7 +134,29 @@ class Quotas:
             RateLimited: a limit is reached; nothing was taken.
             LimitExceeded: it can never be had.
         """
-        account, tier, asked = payer.account, payer.tier, request.max_tokens
+        need = self._need(payer, rates, slot, request, answers)
+        if need.ask is None:
+            return Hold(Grant(payer.account, output_tokens_max=need.output_max) if need.output_max else None)
+        taken, alone = await self._take(scope, need.ask)
+        return _hold(need.ask, taken, alone, payer.tier, need.input_tokens, need.output_max)
+
+    async def look(
+        self, scope: Scope, payer: Payer, rates: Sequence[Limit], key: str, request: Wish, answers: int = 1
+    ) -> None:
+        """Whether `take` would refuse, for a request that costs something before it is known in full. Takes nothing.
+
+        Args:
+            key: what the request is joined by, if by anything.
+
+        Raises:
+            RateLimited, LimitExceeded: as `take` does.
+        """
+        need = self._need(payer, rates, key or NOBODY, request, answers)
+        if need.ask is not None:
+            await self._take(scope, need.ask._replace(look=True))
+
+    def _need(self, payer: Payer, rates: Sequence[Limit], slot: str, request: Wish, answers: int) -> _Need:
+        tier, asked = payer.tier, request.max_tokens
         output_max = self.output_max(tier, asked)
         if tier.max_tokens is None and tier.tokens_per_minute is None:
             output_max = None  # what a caller without bounds asks of himself is his upstream's to keep
@@ -139,13 +171,18 @@ class Quotas:
             costs.append(_tokens_cost(tier.tokens_per_minute, input_tokens, output_max, asked))
         slots_max = tier.concurrent_streams or 0
         if not costs and not slots_max:
-            return Hold(Grant(account, output_tokens_max=output_max) if output_max else None)
-        ask = Ask(account, tuple(costs), slot if slots_max else "", slots_max, self._limiter.slot_ms)
+            return _Need(None, input_tokens, output_max)
+        slot = slot if slots_max else ""
+        ask = Ask(payer.account, tuple(costs), slot, slots_max, self._limiter.slot_ms)
+        return _Need(ask, input_tokens, output_max)
+
+    async def _take(self, scope: Scope, ask: Ask) -> tuple[Taken, bool]:
         taken, alone = await self._limiter.take(ask)
-        set_headers(scope, limit_headers(ask, taken))
+        if not ask.look or taken.refused != ACCEPTED:  # which says what is left once it is taken
+            set_headers(scope, limit_headers(ask, taken))
         if taken.refused != ACCEPTED:
             raise refusal(ask, taken)
-        return _hold(ask, taken, alone, tier, input_tokens, output_max)
+        return taken, alone
 
     async def extend(self, grant: Grant) -> Grant | None:
         """More for a stream that has used up what it was granted; None where nothing is left."""
@@ -171,11 +208,7 @@ class Quotas:
         Raises:
             RateLimited: a limit is reached; nothing was taken.
         """
-        ask = Ask(account, tuple(Cost(limit) for limit in limits))
-        taken, _ = await self._limiter.take(ask)
-        set_headers(scope, limit_headers(ask, taken))
-        if taken.refused != ACCEPTED:
-            raise refusal(ask, taken)
+        await self._take(scope, Ask(account, tuple(Cost(limit) for limit in limits)))
 
     def cancel(self, hold: Hold) -> None:
         """The generation does not begin: give everything back."""

@@ -4,7 +4,7 @@ Keys, below the bucket's prefix `sluice:{b<n>}:`
 
     n:<account>   hash: a limit's name -> `<number of the window> <its count> <that of the window before>`
     u:<account>   sorted set: the slots, by when they lapse (ms of the server's clock)
-    k:<digest>    hash: a ticket's value, and `o` once it was opened
+    k:<digest>    a ticket's value
 
 A key that no longer counts expires by itself.
 """
@@ -53,7 +53,7 @@ def _script(body: str) -> Script:
 
 # Refused, joined, slots, then for each cost: granted, used, window, ms until it fits; counted as `account.share` does.
 # ARGV: account, slot, most slots, ms of a slot; then for each cost: name, ms of the window, most, wanted, least.
-TAKE = _script("""
+_COUNT = """
 local n, u, slot, slots_max, slot_ms = prefix .. 'n:' .. ARGV[2], prefix .. 'u:' .. ARGV[2], ARGV[3],
   tonumber(ARGV[4]), tonumber(ARGV[5])
 local now, out, sets, longest = now_ms(), {-1, 0, 0}, {}, 0
@@ -90,6 +90,11 @@ if slot ~= '' then
   end
   if out[1] == -1 and slots_max > 0 and out[3] >= slots_max then out[1] = -2 end
 end
+"""
+LOOK = _script(_COUNT + "return out")
+TAKE = _script(
+    _COUNT
+    + """
 if out[1] ~= -1 then return out end
 if #sets > 0 then
   redis.call('HSET', n, unpack(sets))
@@ -101,7 +106,8 @@ if slot ~= '' then
   out[3] = out[3] + 1
 end
 return out
-""")
+"""
+)
 
 # ARGV, for each: account, limit's name, ms of its window, window, amount, slot.
 GIVE_BACK = _script("""
@@ -134,20 +140,13 @@ return 1
 
 # ARGV: digest, value, ms.
 KEEP_TICKET = _script("""
-local k = prefix .. 'k:' .. ARGV[2]
-redis.call('HSET', k, 'v', ARGV[3])
-redis.call('PEXPIRE', k, ARGV[4])
+redis.call('SET', prefix .. 'k:' .. ARGV[2], ARGV[3], 'PX', ARGV[4])
 return 1
 """)
 
-# The value, and whether this is the first time; else 0. ARGV: digest, ms from the first time on.
-OPEN_TICKET = _script("""
-local k = prefix .. 'k:' .. ARGV[2]
-local value = redis.call('HGET', k, 'v')
-if not value then return 0 end
-local first = redis.call('HSETNX', k, 'o', 1)
-if first == 1 then redis.call('PEXPIRE', k, ARGV[3]) end
-return {value, first}
+# The value; else 0. ARGV: digest.
+FIND_TICKET = _script("""
+return redis.call('GET', prefix .. 'k:' .. ARGV[2]) or 0
 """)
 
 # Arguments of one call. Lua takes some thousands at most.
@@ -182,7 +181,7 @@ class RedisCounters:
         arguments: list[Argument] = [ask.key, ask.slot, ask.slots_max, ask.slot_ms]
         for limit, wanted, least in ask.costs:
             arguments += (limit.name, limit.window_ms, limit.most, wanted, least)
-        refused, joined, slots, *flat = await self._buckets.of(ask.key).call(TAKE, *arguments)
+        refused, joined, slots, *flat = await self._buckets.of(ask.key).call(LOOK if ask.look else TAKE, *arguments)
         shares = tuple(Share(*flat[at : at + 4]) for at in range(0, len(flat), 4))
         return Taken(ACCEPTED if joined else refused, bool(joined), slots, shares)
 
@@ -195,9 +194,9 @@ class RedisCounters:
     async def keep_ticket(self, digest: str, value: bytes, seconds: float) -> None:
         await self._buckets.of(digest).call(KEEP_TICKET, digest, value, int(seconds * 1000))
 
-    async def open_ticket(self, digest: str, seconds: float) -> tuple[bytes, bool] | None:
-        found = await self._buckets.of(digest).call(OPEN_TICKET, digest, int(seconds * 1000))
-        return (found[0], bool(found[1])) if found else None
+    async def find_ticket(self, digest: str) -> bytes | None:
+        found: bytes | int = await self._buckets.of(digest).call(FIND_TICKET, digest)
+        return found if isinstance(found, bytes) else None
 
     async def tidy(self) -> None:
         """Nothing: Redis forgets by itself."""

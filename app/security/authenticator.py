@@ -1,13 +1,14 @@
 """Who asks, by whatever they show: an API key, a bearer token or a ticket."""
 
 from collections.abc import Collection, Mapping
+from functools import partial
 from typing import Protocol
 from urllib.parse import parse_qs
 
 from starlette.types import Scope
 
 from app.errors import Forbidden, Unauthorized
-from app.scope import set_headers
+from app.scope import set_headers, when_opened
 from app.security.address import Addresses
 from app.security.api_keys import Keys, digest_of, find_key
 from app.security.bearer import Bearer
@@ -73,7 +74,7 @@ class Authenticator:
             if shown is not None:
                 return await self.principal(shown)
             if openings and (ticket := _ticket(scope)) is not None:
-                return await self._by_ticket(ticket, openings)
+                return await self._by_ticket(scope, ticket, openings)
         except Unauthorized:
             set_headers(scope, [_INVALID])
             raise
@@ -127,8 +128,8 @@ class Authenticator:
             found = await self._more_keys.find(digest)
         return found
 
-    async def _by_ticket(self, ticket: str, openings: Collection[TicketKind]) -> Principal:
-        kept = await self.tickets.take(ticket)
+    async def _by_ticket(self, scope: Scope, ticket: str, openings: Collection[TicketKind]) -> Principal:
+        kept = await self.tickets.find(ticket)
         if kept.opening.kind not in openings:
             raise Forbidden("The ticket is for something else.")
         tier = self._tiers.get(kept.tier_name, UNBOUNDED if not self.required else None)
@@ -138,7 +139,9 @@ class Authenticator:
             raise Unauthorized("The key that the ticket was asked for with is not valid any more.")
         found = Principal.of(kept.account, kept.tier_name, tier, kept.expires_at, kept.leeway_seconds)
         if found.seconds_left == 0:
-            raise Unauthorized("The token that the ticket was asked for with has expired.")
+            raise Unauthorized("The ticket has expired.")
+        if not kept.opening.opened:
+            when_opened(scope, partial(self.tickets.open, ticket, kept))
         return found.by_key(kept.key).by_ticket(kept.opening)
 
 

@@ -15,10 +15,12 @@ class Opening(msgspec.Struct, frozen=True):
 
     Args:
         target: the stream or the conversation. One that creates has a name of its own, by which its stream is known.
+        opened: it was, by an earlier request.
     """
 
     kind: TicketKind
     target: str
+    opened: bool = False
 
 
 class Principal(msgspec.Struct, frozen=True):

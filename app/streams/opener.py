@@ -36,6 +36,7 @@ class Opener:
         priority: int = 0,
         patience: Patience | None = None,
         background: bool = False,
+        line: Callable[[], str] | None = None,
     ) -> StreamRecord:
         """Begin a stream, or find the one that the same Idempotency-Key began.
 
@@ -45,6 +46,7 @@ class Opener:
             patience: waits for the place; by default until this task is cancelled.
             background: nobody waits for an answer's status: the stream begins at once and waits for its place by
                 itself, for as long as it may run.
+            line: asked in whose it waits, where it has to; by default the principal's.
 
         Raises:
             Draining, Overloaded, ModelNotFound, LogUnavailable, LogFull
@@ -58,7 +60,8 @@ class Opener:
             # Who joins a stream takes no place, and does not wait for one.
             if draft.idempotency and await streams.backend.known(draft) is not None:
                 return await self._begin(draft, readers, None)
-            place = streams.places.queue(draft.principal, priority, streams.stream_seconds_max if background else None)
+            whose = draft.principal if line is None else line()
+            place = streams.places.queue(whose, priority, streams.stream_seconds_max if background else None)
         try:
             if not place.held and not background:
                 await self._wait(draft, place, patience)

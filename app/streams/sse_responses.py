@@ -6,6 +6,7 @@ is given the same frames again, without those up to it.
 Source of the shapes: OpenAI's API reference, as openai 3.52 reads them.
 """
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +16,8 @@ from app.events import Done, Event, Failed, Reset, Token, TokenKind
 from app.streams.log import Cursor, StreamRecord
 from app.streams.sse import FAREWELLS, RESTARTED, SHUTTING_DOWN, json_bytes, sse
 
+# For whoever wants the response alone. All of a long one's text is in each of its last four frames.
+NO_FRAMES = sys.maxsize
 INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}
 _decode = msgspec.json.Decoder().decode
 
@@ -24,7 +27,7 @@ class ResponsesEncoder:
 
     Args:
         outline: the response without what comes of its events; see `outline`.
-        after: frames up to this number were delivered before.
+        after: frames up to this number were delivered before, or are not wanted: see `NO_FRAMES`.
     """
 
     heartbeat = b": ping\n"

@@ -30,12 +30,19 @@ class Call:
         target: a URL's origin, or the path of a Unix socket.
         path: with its query.
         body: sent as JSON, by POST; None makes it a GET.
+        address: of the loopback network, whom it comes from.
     """
 
     def __init__(
-        self, target: str | Path, path: str, body: Any = None, *, headers: Mapping[str, str] | None = None
+        self,
+        target: str | Path,
+        path: str,
+        body: Any = None,
+        *,
+        headers: Mapping[str, str] | None = None,
+        address: str = "127.0.0.1",
     ) -> None:
-        self._socket = _connect(target)
+        self._socket = _connect(target, address)
         self._undecoded = bytearray()
         self._chunk_left: int | None = None
         self._events = SSEDecoder()
@@ -206,10 +213,22 @@ def finish_all(calls: Sequence[Call], seconds: float = SECONDS_MAX) -> None:
                     key.data.leave()
 
 
-def _connect(target: str | Path) -> socket.socket:
+def listen(calls: Sequence[Call], seconds: float) -> None:
+    """Read several calls for so long, each byte when it comes. None of them ends meanwhile."""
+    deadline = monotonic() + seconds
+    with selectors.DefaultSelector() as selector:
+        for call in calls:
+            selector.register(call._socket, selectors.EVENT_READ, call)
+        while (left := deadline - monotonic()) > 0:
+            for key, _ in selector.select(left):
+                key.data._receive()
+                assert key.data.end is None, bytes(key.data.body)[-500:]
+
+
+def _connect(target: str | Path, address: str) -> socket.socket:
     if isinstance(target, str):
         url = urlsplit(target)
-        return socket.create_connection((url.hostname, url.port), SECONDS_MAX)
+        return socket.create_connection((url.hostname, url.port), SECONDS_MAX, (address, 0))
     connection = socket.socket(socket.AF_UNIX)
     try:
         connection.settimeout(SECONDS_MAX)

@@ -171,10 +171,13 @@ def main() -> None:
 
     from app.main import create_app
     from app.protocol import SluiceProtocol
+    from app.websocket import SluiceWebSocket
 
     config = uvicorn.Config(
         create_app(),
         http=SluiceProtocol,
+        ws=SluiceWebSocket,
+        ws_per_message_deflate=False,
         loop="uvloop",
         log_config=None,
         access_log=False,

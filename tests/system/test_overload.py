@@ -24,6 +24,8 @@ WAIT_SECONDS = 1.0
 WAITED_SECONDS = 0.3
 # What waits at a time, by `main._places`.
 QUEUE = 8
+# A busy machine may take longer for a turn than anybody waits.
+TURNS_MAX = 4
 ANTHROPIC = Surface(
     "anthropic", "/v1/messages", {"max_tokens": 4000, "messages": [{"role": "user", "content": "Hello"}]}
 )
@@ -183,3 +185,29 @@ def test_event_sources_that_find_no_place_ask_again_at_a_bounded_rate_and_push_n
     assert len(waits) > len(calls) / 2
     for call in full:
         assert not call.until(len(call.frames) + 5).terminals
+
+
+def test_where_nobody_is_known_each_address_waits_in_a_line_of_its_own(chain: Chain, full: list[Call]) -> None:
+    """All were one caller, of whom whoever asked first and most kept everybody else from beginning."""
+
+    def turn() -> tuple[list[Call], Call]:
+        greedy = [Call(chain.url, NATIVE.path, body(NATIVE, 3)) for _ in range(QUEUE)]
+        sleep(WAIT_SECONDS / 4)  # all of them wait
+        other = Call(chain.url, NATIVE.path, body(NATIVE, 5), address="127.0.0.2")
+        sleep(WAIT_SECONDS / 10)
+        for call in full[:2]:
+            delete(chain, call)
+        finish_all([*greedy, other, *full[:2]])
+        full[:2] = [Call(chain.url, NATIVE.path, body(NATIVE, 2000)).until(2) for _ in range(2)]
+        return greedy, other
+
+    for _ in range(TURNS_MAX):
+        greedy, other = turn()
+        if other.status == 200:
+            break
+    assert other.verdict == "complete", "in no turn, however fast this machine was"
+    # For one of the greedy, who was the last in the longest line.
+    assert 503 in {call.status for call in greedy}
+    # Whose stream it is does not depend on where he is.
+    stream_id = other.headers["x-stream-id"]
+    assert Call(chain.url, f"/api/v1/streams/{stream_id}").finish().text == other.text

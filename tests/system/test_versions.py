@@ -8,6 +8,7 @@ import pytest
 from tests.support.call import Call, ask
 from tests.support.chain import Chain
 from tests.support.models import Models
+from tests.support.raw_socket import RawSocket
 from tests.support.socket_client import SocketClient
 from tests.support.upstream import ScriptedUpstream
 from tests.support.upstream_script import Script
@@ -73,6 +74,33 @@ def test_a_cached_request_is_generated_once_and_replayed_as_a_stream(
     assert len(upstream.requests(model)) == 2
 
 
+def test_a_cached_answer_tells_each_who_asks_his_own_metadata(
+    url: str, models: Models, upstream: ScriptedUpstream
+) -> None:
+    """Whoever asked second was told the first one's."""
+    model = models.unused()
+    upstream.script(model, Script(tokens=4))
+    body: dict[str, Any] = {"model": model, "input": "Hello", "options": {"temperature": 0, "cache": True}}
+    first, second = (ask(url, "/api/v2/generate", body | {"metadata": {"page": page}}) for page in "12")
+    then = ask(url, "/api/v2/generate", body | {"options": body["options"] | {"stream": True}, "metadata": {"to": "x"}})
+    bare = ask(url, "/api/v2/generate", body)
+    assert [answer.json["metadata"] for answer in (first, second, bare)] == [{"page": "1"}, {"page": "2"}, {}]
+    said = then.frames[-1].json()["metadata"]
+    assert said == {"to": "x", "model": model, "stream_id": first.json["id"]}
+    assert len(upstream.requests(model)) == 1
+
+
+def test_a_key_is_of_one_request_and_of_its_metadata(url: str) -> None:
+    """Another request's metadata was answered by the first one's stream, and its own was lost."""
+    key = {"Idempotency-Key": "metadata"}
+    body = V2 | {"metadata": {"page": "7"}}
+    first, again = (ask(url, "/api/v2/generate", body, **key) for _ in range(2))
+    assert again.json == first.json
+    for other in (V2 | {"metadata": {"page": "8"}}, V2):
+        refused = ask(url, "/api/v2/generate", other, **key)
+        assert (refused.status, refused.json["error"]["code"]) == (422, "idempotency_mismatch")
+
+
 def test_a_failure_is_not_kept_for_the_next_who_asks(url: str, models: Models, upstream: ScriptedUpstream) -> None:
     model = models.unused()
     upstream.script(model, Script(tokens=4, die_after=2), Script(tokens=4))
@@ -132,6 +160,41 @@ def test_sockets_are_under_every_version(url: str, path: str) -> None:
     with SocketClient(url, path) as client:
         client.say(prompt="Hello", simulator=AT_ONCE).until("end")
         assert client.text == ask(url, "/api/v1/generate", V1).json["response"]
+
+
+@pytest.mark.parametrize("path", ["/ws/chat/s0", "/api/v1/ws/chat/s1", "/api/v2/ws/chat/s2"])
+def test_a_conversation_s_sockets_are_under_every_version(url: str, path: str) -> None:
+    with SocketClient(url, path) as client:
+        client.say(message="Hello", simulator=AT_ONCE).until("end")
+        assert client.text == ask(url, "/api/v1/generate", V1).json["response"]
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "successor"),
+    [
+        ("/ws/generate", 101, "/api/v2/ws/generate"),
+        ("/ws/chat/old", 101, "/api/v2/ws/chat/old"),
+        ("/ws/chat/a%20b", 400, "/api/v2/ws/chat/a%20b"),
+        ("/ws/chat/a%0d%0ax-evil:%201", 400, "/api/v2/ws/chat/a%0d%0ax-evil%3a%201"),
+    ],
+)
+def test_sockets_of_older_clients_are_told_where_to_go_by_whatever_they_are_answered(
+    url: str, path: str, status: int, successor: str
+) -> None:
+    with RawSocket(url, path) as client:
+        assert client.status == status
+        lines = client.head.split("\r\n")
+    assert f'link: <{successor}>; rel="successor-version"' in lines
+    assert any(line.startswith("deprecation: @") for line in lines)
+    assert any(line.startswith("sunset: ") for line in lines)
+    assert not any(line.startswith("x-evil") for line in lines)
+
+
+@pytest.mark.parametrize("path", ["/api/v1/ws/generate", "/api/v2/ws/chat/c1"])
+def test_sockets_that_stay_say_nothing(url: str, path: str) -> None:
+    with RawSocket(url, path) as client:
+        assert client.status == 101
+        assert "deprecation" not in client.head
 
 
 @pytest.mark.parametrize("path", ["/api/v2/auth/status", "/api/v1/auth/status", "/readyz"])

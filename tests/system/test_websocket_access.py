@@ -24,6 +24,9 @@ from tests.support.upstream import ScriptedUpstream
 from tests.support.workers import until
 
 GENERATE, CHAT = "/api/v1/ws/generate", "/api/v1/ws/chat/c1"
+# Longer than any other test here needs its ticket.
+TOKEN_SECONDS = 6
+PACED = {"tokens": 400, "tokens_per_second": 20, "first_token_ms": 0}
 FAST = {"tokens": 2, "tokens_per_second": 0, "first_token_ms": 0}
 HEARTBEAT_SECONDS = 1
 HURRY = "tests.support.hurry:socket_pings"
@@ -50,7 +53,7 @@ def chain(folder: Path, keys: ApiKeys, upstream: ScriptedUpstream) -> Iterator[C
     config.write_bytes(msgspec.json.encode({"models": models, "tiers": tiers}))
     settings = {
         "SLUICE_CONFIG": str(config),
-        "SLUICE_TOKEN_SECONDS": "3",
+        "SLUICE_TOKEN_SECONDS": str(TOKEN_SECONDS),
         "SLUICE_HEARTBEAT_SECONDS": str(HEARTBEAT_SECONDS),
     }
     with Chain(settings | keys.environment | inside_env(folder, HURRY), workers=1) as running:
@@ -142,9 +145,8 @@ def test_messages_count_as_requests_do_in_the_same_buckets(chain: Chain, keys: A
 
 
 def test_a_token_that_expires_ends_its_socket_and_another_one_goes_on(chain: Chain) -> None:
-    pace = {"tokens": 400, "tokens_per_second": 20, "first_token_ms": 0}
     with SocketClient(chain.url, CHAT, issued(chain)) as client:
-        client.say(message="Hello", simulator=pace)
+        client.say(message="Hello", simulator=PACED)
         assert client.close_code() == 3000
         assert client.messages[-1]["reason"] == "reauthenticate"
         last = client.messages[-1]["last_event_id"]
@@ -153,6 +155,24 @@ def test_a_token_that_expires_ends_its_socket_and_another_one_goes_on(chain: Cha
         again.say(type="resume", last_event_id=last).until("token")
         assert again.messages[1]["index"] == client.messages[-2]["index"] + 1
         again.say(type="cancel").until("error")
+
+
+def test_a_conversations_ticket_asks_for_as_long_as_a_token_however_often_it_comes_back(
+    chain: Chain, keys: ApiKeys
+) -> None:
+    """It did so for an hour, and one who found it in a history could."""
+    path = f"/api/v1/ws/chat/c3?ticket={ticket(chain, keys, 'conversation:c3')}"
+    with SocketClient(chain.url, path) as client:
+        client.say(message="One", simulator=FAST).until("end")
+    with SocketClient(chain.url, path) as client:
+        client.say(message="Two", simulator=PACED)
+        assert client.close_code() == 3000
+        assert client.messages[-1]["reason"] == "reauthenticate"
+    assert status(chain, path) == 401
+    another = f"/api/v1/ws/chat/c3?ticket={ticket(chain, keys, 'conversation:c3')}"
+    with SocketClient(chain.url, another) as client:
+        client.say(type="resume").until("token")
+        client.say(type="cancel").until("error")
 
 
 def test_who_leaves_while_the_upstream_is_silent_is_noticed_at_once(

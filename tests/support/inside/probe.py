@@ -1,4 +1,5 @@
-"""What a process knows of itself and nobody outside can see: its tasks, by name, and its threads."""
+"""What a process knows of itself and nobody outside can see: its tasks, by name, its threads, and how long something
+holds its event loop."""
 
 import asyncio
 import gc
@@ -8,9 +9,12 @@ import os
 import re
 import socket
 import threading
+import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
+LOOK_SECONDS = 0.005
 # A task's name ends in what it is for: a stream's id, a number.
 _OF = re.compile(r"-[0-9A-Za-z_-]{22,40}$|-\d+$")
 
@@ -25,15 +29,26 @@ def serve(folder: str) -> None:
 
 def ask(folder: Path, pid: int) -> "Insides":
     """What that process says of itself."""
+    found = _asked(folder, pid, b"insides")
+    return Insides(Counter(found["tasks"]), found["threads"])
+
+
+def held_seconds(folder: Path, pid: int) -> float:
+    """For how long that process's event loop was held at a stretch since this was asked last, at worst: the first time,
+    0. In its thread's own time, in which nothing is that another process does."""
+    return float(_asked(folder, pid, b"held"))
+
+
+def _asked(folder: Path, pid: int, what: bytes) -> Any:
     with socket.socket(socket.AF_UNIX) as client:
         client.settimeout(10)
         client.connect(str(folder / str(pid)))
+        client.sendall(what + b"\n")
         with client.makefile("rb") as answer:
             said = answer.read()
     if not said:
         raise ConnectionError(f"{pid} ended before it answered")
-    found = json.loads(said)
-    return Insides(Counter(found["tasks"]), found["threads"])
+    return json.loads(said)
 
 
 class Insides:
@@ -55,13 +70,43 @@ def call(name: str) -> None:
 
 
 def _answer(listener: socket.socket) -> None:
+    held = _Held()
     while True:
         client, _ = listener.accept()
-        with client:
-            client.sendall(json.dumps({"tasks": _tasks(), "threads": threading.active_count()}).encode())
+        with client, client.makefile("rb") as asked:
+            if asked.readline() == b"held\n":
+                said: Any = held.take()
+            else:
+                said = {"tasks": _tasks(), "threads": threading.active_count()}
+            client.sendall(json.dumps(said).encode())
 
 
 def _tasks() -> Counter[str]:
-    loops = [found for found in gc.get_objects() if isinstance(found, asyncio.AbstractEventLoop)]
-    tasks = [task for loop in loops for task in asyncio.all_tasks(loop)]
+    tasks = [task for loop in _loops() for task in asyncio.all_tasks(loop)]
     return Counter(_OF.sub("", task.get_name()) for task in tasks)
+
+
+def _loops() -> list[asyncio.AbstractEventLoop]:
+    return [found for found in gc.get_objects() if isinstance(found, asyncio.AbstractEventLoop)]
+
+
+class _Held:
+    """Looks at the loop's thread's time once in a turn of the loop, some hundred times a second, once it was asked."""
+
+    def __init__(self) -> None:
+        self._last: float | None = None
+        self._longest = 0.0
+
+    def take(self) -> float:
+        if self._last is None:
+            (loop,) = [found for found in _loops() if found.is_running()]
+            loop.call_soon_threadsafe(self._look, loop)
+        longest, self._longest = self._longest, 0.0
+        return longest
+
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        now = time.thread_time()
+        if self._last is not None:
+            self._longest = max(self._longest, now - self._last)
+        self._last = now
+        loop.call_later(LOOK_SECONDS, self._look, loop)

@@ -140,20 +140,36 @@ async def test_many_slots_are_renewed_and_freed_in_bounded_calls(store: Counters
     assert (await store.take(ask(slot="x", slots_max=4_000))).slots == 1
 
 
-async def test_a_ticket_is_found_opened_and_forgotten(store: Counters) -> None:
+async def test_a_ticket_is_found_as_it_was_kept_last(store: Counters) -> None:
     await store.keep_ticket("d1", b"value", 30)
-    assert await store.open_ticket("d1", 30) == (b"value", True)
-    assert await store.open_ticket("d1", 30) == (b"value", False)
-    assert await store.open_ticket("d2", 30) is None
+    assert [await store.find_ticket("d1") for _ in range(2)] == [b"value"] * 2
+    await store.keep_ticket("d1", b"another", 30)
+    assert await store.find_ticket("d1") == b"another"
+    assert await store.find_ticket("d2") is None
 
 
-async def test_a_ticket_lasts_as_long_as_it_says_and_from_its_opening_as_long_as_that_says(store: Counters) -> None:
+async def test_a_ticket_lasts_as_long_as_was_said_last_however_often_it_is_looked_at(store: Counters) -> None:
     await store.keep_ticket("late", b"v", 0.2)
-    await store.keep_ticket("opened", b"v", 0.2)
-    assert await store.open_ticket("opened", 30) == (b"v", True)
+    await store.keep_ticket("kept anew", b"v", 0.2)
+    await store.find_ticket("late")
+    await store.keep_ticket("kept anew", b"w", 30)
     await asyncio.sleep(0.3)
-    assert await store.open_ticket("late", 30) is None
-    assert await store.open_ticket("opened", 0.1) == (b"v", False)
+    assert await store.find_ticket("late") is None
+    assert await store.find_ticket("kept anew") == b"w"
+
+
+async def test_a_look_says_what_a_request_would_get_and_takes_nothing(store: Counters) -> None:
+    wanted = ask(cost(2), slot="a", slots_max=1)
+    for _ in range(5):
+        looked = await store.take(wanted._replace(look=True))
+        assert (looked.refused, looked.slots, looked.shares[0].granted) == (ACCEPTED, 0, 1)
+    assert (await store.take(wanted)).refused == ACCEPTED
+    assert (await store.take(ask(cost(2), slot="b", slots_max=1)._replace(look=True))).refused == NO_SLOT
+    assert (await store.take(wanted._replace(look=True))).joined
+    assert (await store.take(ask(cost(2)))).refused == ACCEPTED
+    refused = await store.take(ask(cost(2))._replace(look=True))
+    assert refused.refused == 0
+    assert refused.shares[0].retry_ms > 0
 
 
 async def test_tidying_keeps_what_counts(store: Counters) -> None:
@@ -163,4 +179,4 @@ async def test_tidying_keeps_what_counts(store: Counters) -> None:
         await store.tidy()
     assert (await store.take(ask(cost(1)))).refused == 0
     assert (await store.take(ask(slot="b", slots_max=1))).refused == NO_SLOT
-    assert await store.open_ticket("d1", 30) is not None
+    assert await store.find_ticket("d1") == b"v"

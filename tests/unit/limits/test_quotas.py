@@ -1,6 +1,7 @@
 """What a generation takes of its account, what its answer says of it, and what comes back."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -30,12 +31,18 @@ class Desk:
         self.headers: dict[str, str] = {}
 
     async def take(self, read: int = 10, asked: int | None = None, slot: str = "") -> Hold:
-        scope: dict[str, Any] = {}
         self._number += 1
-        slot = slot or f"s{self._number}"
+        hold: Hold = await self._ask(self.quotas.take, slot or f"s{self._number}", read, asked)
+        return hold
+
+    async def look(self, read: int = 10, asked: int | None = None, key: str = "") -> None:
+        await self._ask(self.quotas.look, key, read, asked)
+
+    async def _ask(self, way: Callable[..., Awaitable[Any]], slot: str, read: int, asked: int | None) -> Any:
+        scope: dict[str, Any] = {}
+        request = GenerationRequest("m", [{"role": "user", "content": "x" * 4 * (read - 1)}], max_tokens=asked)
         try:
-            request = GenerationRequest("m", [{"role": "user", "content": "x" * 4 * (read - 1)}], max_tokens=asked)
-            return await self.quotas.take(scope, Principal.of("key:ana", "t", self._tier), self._rates, slot, request)
+            return await way(scope, Principal.of("key:ana", "t", self._tier), self._rates, slot, request)
         finally:
             self.headers = {name.decode(): value.decode() for name, value in scope.get("sluice.headers", [])}
 
@@ -182,3 +189,17 @@ def test_text_of_every_shape_is_estimated() -> None:
     assert estimate([{"role": "user", "content": "x" * 400}]) == 101
     assert estimate([{"role": "user", "content": parts}, {"role": "assistant", "content": None}]) == 101
     assert estimate([]) == 1
+
+
+async def test_a_look_refuses_what_would_be_refused_and_takes_nothing_of_what_would_not() -> None:
+    desk = Desk(Tier(tokens_per_minute=1000, concurrent_streams=1), (MINUTE,))
+    for _ in range(5):
+        await desk.look(read=100, asked=800)
+    await desk.take(read=100, asked=800, slot="mine")
+    assert desk.headers["x-ratelimit-remaining"] == "2"
+    with pytest.raises(RateLimited, match="streams"):
+        await desk.look(read=1, asked=10)
+    assert desk.headers["ratelimit"].endswith('"streams";r=0')
+    await desk.look(read=1, asked=10, key="mine")
+    with pytest.raises(LimitExceeded):
+        await desk.look(read=2000)

@@ -7,8 +7,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from app.errors import Unauthorized
+from app.errors import Forbidden, Unauthorized
 from app.limits.memory_counters import MemoryCounters
+from app.scope import take_opened
 from app.security.address import Addresses
 from app.security.authenticator import ANONYMOUS, Authenticator
 from app.security.bearer import Bearer
@@ -19,7 +20,9 @@ from app.tiers import EXAMPLES
 
 @pytest.mark.parametrize("shown", [{}, {"authorization": "Bearer none"}, {"x-api-key": "x"}, {"authorization": "?"}])
 async def test_without_anybody_to_know_everybody_is_anonymous_whatever_an_sdk_sends(shown: dict[str, str]) -> None:
-    authenticator = Authenticator(False, EXAMPLES, Addresses(), Bearer((), EXAMPLES), Tickets(MemoryCounters(), 60.0))
+    authenticator = Authenticator(
+        False, EXAMPLES, Addresses(), Bearer((), EXAMPLES), Tickets(MemoryCounters(), 60.0, 900.0)
+    )
     headers = [(name.encode(), value.encode()) for name, value in shown.items()]
     assert await authenticator.identify({"headers": headers, "query_string": b""}) is ANONYMOUS
 
@@ -46,7 +49,7 @@ async def by_ticket(authenticator: Authenticator, who: Principal, opening: Openi
 
 
 def authenticator_of(keys: Any) -> Authenticator:
-    tickets = Tickets(MemoryCounters(), 60.0)
+    tickets = Tickets(MemoryCounters(), 60.0, 900.0)
     return Authenticator(True, EXAMPLES, Addresses(), Bearer((), EXAMPLES), tickets, None, keys)
 
 
@@ -78,3 +81,18 @@ async def test_what_a_ticket_reads_is_read_to_its_end() -> None:
     who = msgspec.structs.replace(ANA, expires_at=time() + 1)
     scope = await by_ticket(authenticator, who, Opening("create", "x" * 24))
     assert (await authenticator.identify(scope, KINDS)).seconds_left is None
+
+
+async def test_a_ticket_is_opened_once_and_by_nobody_who_may_not_have_what_it_opens() -> None:
+    authenticator = authenticator_of(Keys())
+    scope = await by_ticket(authenticator, ANA, CONVERSATION)
+    with pytest.raises(Forbidden):
+        await authenticator.identify(scope, ["create"])
+    assert take_opened(scope) is None
+    await authenticator.identify(scope, KINDS)
+    tell = take_opened(scope)
+    assert tell is not None
+    assert take_opened(scope) is None
+    await tell()
+    assert (await authenticator.identify(scope, KINDS)).opening == msgspec.structs.replace(CONVERSATION, opened=True)
+    assert take_opened(scope) is None
