@@ -177,7 +177,9 @@ class Settings(BaseSettings):
         description="Secrets for the tokens that are issued here, one a line, the first signs; "
         "by default one is made in the state folder. Machines that serve together need the same.",
     )
-    token_seconds: Seconds = Field(900, description="How long a token that is issued here is good for.")
+    token_seconds: Seconds = Field(
+        900, description="How long a token that is issued here is good for, and a ticket for a conversation."
+    )
     limits_store: str = Field(
         "",
         description="Where callers' limits are counted: memory://, lmdb:///folder, redis://…; "
