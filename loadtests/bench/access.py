@@ -84,7 +84,7 @@ def authenticator(folder: Path) -> Authenticator:
     source = FileKeys(Watched("secret", secrets, lambda text: parse_secrets(text, "HS256")))
     issuer = TrustedIssuer("https://id.example.org/", "bench", source, "corp:", None, "free")
     known = Watched("keys", keys, lambda text: parse_keys(text, TIERS))
-    return Authenticator(True, TIERS, Addresses(), Bearer([issuer], TIERS), Tickets(None, 60), known)  # type: ignore[arg-type]
+    return Authenticator(True, TIERS, Addresses(), Bearer([issuer], TIERS), Tickets(None, 60, 60), known)  # type: ignore[arg-type]
 
 
 def showing(credential: str) -> dict[str, Any]:
