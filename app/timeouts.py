@@ -53,7 +53,11 @@ INEQUALITIES = (
         _sum("kill_seconds"),
         "Gunicorn kills workers that still drain",
     ),
-    (_sum("stream_seconds_max"), _sum("stream_ttl_seconds"), "the log forgets streams that readers still follow"),
+    (
+        _sum("stream_seconds_max", "grace_seconds"),
+        _sum("stream_ttl_seconds"),
+        "the log forgets streams that readers still follow",
+    ),
     (_sum("send_seconds"), _sum("nginx_send_seconds"), "NGINX cuts slow readers before the app can tell them"),
     (_sum("stream_seconds_max", "farewell_seconds"), _sum("nginx_shutdown_seconds"), "a reload of NGINX cuts streams"),
     (_sum("kill_seconds"), _sum("gunicorn_stop_seconds"), "whoever stops Gunicorn kills it while it still drains"),

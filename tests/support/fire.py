@@ -36,7 +36,7 @@ CLIENT_SECONDS_MAX = 60.0
 SETTLE_SECONDS_MAX = 35.0
 # A few connections to Redis that stay open.
 MORE_FILES_MAX = 8
-MORE_PRIVATE_BYTES_MAX = 48 * 1024 * 1024
+MORE_PRIVATE_BYTES_MAX = 24 * 1024 * 1024
 # These begin when a worker first waits for another one's stream, and stay.
 LASTING_TASKS = {"redis-tail", "redis-wake", "redis-probe"}
 

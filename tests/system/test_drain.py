@@ -288,6 +288,12 @@ def test_kept_connections_notice_nothing_of_a_worker_that_stops(chain: Chain) ->
     assert len(failed) <= 1
 
 
+def asked_on(connection: socket.socket, line: str) -> str:
+    """The head of the answer."""
+    connection.sendall(f"{line} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n".encode())
+    return connection.recv(65536).decode()
+
+
 def test_a_stopping_instance_keeps_those_that_nobody_else_can_serve() -> None:
     """Its log is of this machine: sent away, its readers would find nobody."""
     with Chain(ENV, workers=2) as chain:
@@ -295,8 +301,19 @@ def test_a_stopping_instance_keeps_those_that_nobody_else_can_serve() -> None:
             Call(chain.url, NATIVE.path, question(50, 10), headers={"Idempotency-Key": f"stays-{n}"}).until(2)
             for n in range(6)
         ]
+        kept = socket.socket(socket.AF_UNIX)
+        kept.connect(str(sockets(chain)[0]))
+        assert asked_on(kept, "GET /livez").startswith("HTTP/1.1 200")
         stopping = subprocess.Popen(["kill", "-TERM", str(chain.gunicorn_pid())])
         stopping.wait()
+        # NGINX keeps such connections to a worker, and is to send no more over this one.
+        told = ""
+        while "503 service unavailable" not in told:  # until the signal has come to the worker
+            told = asked_on(kept, "POST /api/v1/generate").lower()
+            assert told, "closed without a word"
+        assert "\r\nconnection: close\r\n" in told
+        assert "\r\nretry-after: " in told
+        kept.close()
         chain.wait_for("Handling signal: term")
         until(lambda: ask(chain.url, "/readyz").status == 503, 3, "it is not ready any more")
         refused = ask(chain.url, NATIVE.path, question(5, 10))

@@ -1,6 +1,7 @@
 """The log away under the whole chain: Redis hung, restarted, emptied, full, evicting and failed over, mid-stream."""
 
 import asyncio
+import contextlib
 import random
 import time
 from collections import Counter
@@ -88,6 +89,13 @@ async def tokens_flow(clients: list[ResumingClient], count: int) -> None:
             await asyncio.sleep(0.05)
 
 
+async def probed(chain: Chain) -> None:
+    """Readiness does not flap: what all workers have in common takes none of them out of service."""
+    while True:
+        assert (await asyncio.to_thread(ask, chain.url, "/readyz")).status == 200
+        await asyncio.sleep(0.1)
+
+
 @pytest.mark.parametrize("how", ["hung", "killed"])
 async def test_streams_go_on_without_the_log_and_nothing_is_missing_in_it(
     chain: Chain, redis: RedisServer, how: str
@@ -95,6 +103,7 @@ async def test_streams_go_on_without_the_log_and_nothing_is_missing_in_it(
     """Their readers are told, and told again when it is back; later all of it can be read by its ids."""
     away, back = (redis.stop, redis.cont) if how == "hung" else (redis.kill, redis.start)
     async with reading(chain, AWAY_SECONDS + 5) as clients:
+        probes = asyncio.create_task(probed(chain))
         away()
         await tokens_flow(clients, 8)
         await asyncio.to_thread(check_refused, chain, "log_unavailable")
@@ -102,6 +111,9 @@ async def test_streams_go_on_without_the_log_and_nothing_is_missing_in_it(
         await asyncio.sleep(AWAY_SECONDS - 2)
         back()  # in this thread: a process that another one starts ends with that
         await until_it_works(chain, BACK_SECONDS_MAX)
+        probes.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await probes
     await check_texts(chain.url, clients)
     for client in clients:
         assert client.journal.notices == [False, True]
