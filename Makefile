@@ -70,6 +70,7 @@ faults: $(DEVELOPMENT) ## Act every fault of an upstream and write what came of 
 
 bench: $(DEVELOPMENT) ## Measure what a token costs (loadtests/bench)
 	$(PYTHON) -m loadtests.bench $(ARGS)
+	$(PYTHON) -m loadtests.bench.access --assert
 	$(PYTHON) -m scripts.generate
 
 capacity: $(DEVELOPMENT) ## Find how many streams a worker carries and, if it can be believed, write it to deploy/capacity.json (TARGET=URL: how many that one does)
