@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,22 +17,30 @@ from tests.support.chain import Chain
 from tests.support.launched import HOME
 
 LIMIT = 6
-# Of a small sweep, from start to verdict.
-SMOKE_SECONDS_MAX = 110
+# Of a small sweep, from start to verdict, where it need not wait for a core; and before it is given up.
+SMOKE_SECONDS_MAX, GIVEN_UP_SECONDS = 60, 200
 # What a busy machine does to a sweep, and nothing else: the generator, the gateway's core, or the arrivals were late.
 BUSY = re.compile(
     r"generator's (core|loop) was |others took |streams began \d+ ms late|"
     r"% of the arrivals began|% of the tokens due arrived"
 )
-# Of CPU a token, to Uvicorn with StreamingResponse and httpx: 0.8 where this was written. A machine that is busy moves
-# both alike.
-COST_RATIO_MAX = 1.6
+# Of CPU a token at 24 short streams, to Uvicorn with StreamingResponse and httpx, and to NGINX alone: 0.65 to 0.83 and
+# 4.7 were seen on a machine with six times the load that it carries. Idle, at 200 longer ones, it is 0.76 to the first.
+# NGINX's figure is of some fifteen ticks of the clock that CPU time is counted in. A token that costs half as much
+# again breaks both.
+PLAIN_COSTS_MAX = 1.1
+NGINX_COSTS_MAX = 6.5
 
 
 def run(*words: str, seconds: float, **environment: str) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, "-m", *words]
     env = {name: value for name, value in os.environ.items() if not name.startswith("SLUICE_")} | environment
     return subprocess.run(command, cwd=HOME, env=env, capture_output=True, text=True, timeout=seconds, check=False)
+
+
+def stretch() -> float:
+    """How many times as long all takes as it would alone, by how many wait for each core."""
+    return max(1.0, os.getloadavg()[0] / len(os.sched_getaffinity(0)))
 
 
 def told(file: Path, done: "subprocess.CompletedProcess[str]") -> dict[str, Any]:
@@ -44,13 +53,14 @@ def told(file: Path, done: "subprocess.CompletedProcess[str]") -> dict[str, Any]
     return document
 
 
+@pytest.mark.timeout(300)
 def test_a_limit_that_nginx_was_given_is_found_and_told_by_the_schema(tmp_path: Path) -> None:
     """Streams above the limit get 429, so the boundary does not depend on how busy the machine is; the verdict does."""
     output = tmp_path / "capacity.json"
     words = ("--profile", "smoke", "--streams-min", "4", "--streams-max", "16", "--repetitions", "1")
     seconds = (
         "--seconds",
-        "1.5",
+        "1",
         "--confirm-seconds",
         "2",
         "--output",
@@ -58,8 +68,10 @@ def test_a_limit_that_nginx_was_given_is_found_and_told_by_the_schema(tmp_path: 
         "--state",
         str(tmp_path / "state"),
     )
-    done = run("loadtests.capacity", *words, *seconds, seconds=SMOKE_SECONDS_MAX, SLUICE_EDGE_STREAMS_MAX=str(LIMIT))
+    began = time.monotonic()
+    done = run("loadtests.capacity", *words, *seconds, seconds=GIVEN_UP_SECONDS, SLUICE_EDGE_STREAMS_MAX=str(LIMIT))
 
+    assert time.monotonic() - began < SMOKE_SECONDS_MAX * stretch()
     document = told(tmp_path / "state" / "capacity.json", done)
     assert document["knee"]["objectives"] in {LIMIT, LIMIT + 1}, done.stdout
     assert document["streams_per_worker"] <= LIMIT + 1
@@ -73,15 +85,19 @@ def test_a_limit_that_nginx_was_given_is_found_and_told_by_the_schema(tmp_path: 
     assert any(json.loads(line)["outcome"] == "http_429" for file in records for line in file.read_text().splitlines())
 
 
+@pytest.mark.timeout(300)
 def test_a_server_that_runs_already_is_measured_and_leaves_the_number_alone(tmp_path: Path) -> None:
     output, state = tmp_path / "capacity.json", tmp_path / "state"
     with Chain(workers=1, env={"SLUICE_EDGE_STREAMS_MAX": str(LIMIT)}) as chain:
         words = ("--target", chain.url, "--ops", chain.metrics_url, "--profile", "smoke", "--repetitions", "1")
-        bounds = ("--streams-min", "4", "--streams-max", "16", "--seconds", "1.5", "--confirm-seconds", "2")
+        bounds = ("--streams-min", "4", "--streams-max", "16", "--seconds", "1", "--confirm-seconds", "2")
         files = ("--output", str(output), "--state", str(state))
-        done = run("loadtests.capacity", *words, *bounds, *files, seconds=SMOKE_SECONDS_MAX)
+        began = time.monotonic()
+        done = run("loadtests.capacity", *words, *bounds, *files, seconds=GIVEN_UP_SECONDS)
+        lasted = time.monotonic() - began
         refused = run("loadtests.capacity", "--target", chain.url, "--model", "nobody", *files, seconds=60)
 
+    assert lasted < SMOKE_SECONDS_MAX * stretch()
     document = told(state / "target.json", done)
     assert document["knee"]["objectives"] in {LIMIT, LIMIT + 1}, done.stderr
     assert document["streams_per_pod"] == document["streams_per_worker"] <= LIMIT + 1
@@ -112,22 +128,22 @@ def test_an_address_that_cannot_be_measured_is_refused_with_the_reason(target: s
     assert said in " ".join(done.stderr.split())
 
 
-def test_a_token_costs_little_more_than_in_what_people_write_without_any_of_it(tmp_path: Path) -> None:
-    words = (
-        "--only",
-        "sluice",
-        "plain",
-        "--profile",
-        "smoke",
-        "--streams",
-        "24",
-        "--streams-max",
-        "0",
-        "--seconds",
-        "3",
-    )
-    done = run("loadtests.compare", *words, "--no-write", "--state", str(tmp_path), seconds=110)
+@pytest.mark.timeout(240)
+def test_a_token_costs_what_it_did_beside_what_people_write_and_beside_nginx_alone(tmp_path: Path) -> None:
+    """And a gateway that nobody here knows is measured like them: here the second of these once more, by a command."""
+    peer = f"mine=env ORIGIN={{origin}} {sys.executable} -m uvicorn loadtests.compare.plain:app --port {{port}}"
+    words = ("--only", "sluice", "plain", "nginx", "--peer", peer, "--profile", "smoke", "--no-write")
+    size = ("--streams", "24", "--streams-max", "0", "--seconds", "4", "--state", str(tmp_path))
+    done = run("loadtests.compare", *words, *size, seconds=220)
 
     assert (tmp_path / "comparison.json").exists(), done.stderr
-    ours, theirs = json.loads((tmp_path / "comparison.json").read_text())["systems"]
-    assert ours["cpu_us_per_token"] <= COST_RATIO_MAX * theirs["cpu_us_per_token"], done.stdout
+    document = json.loads((tmp_path / "comparison.json").read_text())
+    assert [each["system"] for each in document["systems"]] == ["sluice", "plain", "nginx", "mine"]
+    assert {"sluice", "commit", "nginx"} <= document["versions"].keys()
+    complaints = [text for each in document["systems"] for text in each["complaints"]]
+    assert [text for text in complaints if not BUSY.search(text)] == []
+    assert done.returncode == (1 if complaints else 0)
+    ours, plain, nginx, mine = (each["cpu_us_per_token"] for each in document["systems"])
+    assert mine > 0
+    assert ours <= PLAIN_COSTS_MAX * plain, done.stdout
+    assert ours <= NGINX_COSTS_MAX * nginx, done.stdout
