@@ -21,7 +21,7 @@ def run(*words: str, seconds: float) -> "subprocess.CompletedProcess[str]":
 @pytest.mark.timeout(300)
 def test_litellm_s_proxy_streams_what_sluice_does(tmp_path: Path) -> None:
     """The load is one that it carries: how much more it costs is what `make compare` tells."""
-    words = ("--only", "sluice", "litellm", "--profile", "smoke", "--streams", "8", "--streams-max", "0")
+    words = ("--only", "sluice", "litellm", "--profile", "smoke", "--streams", "4", "--streams-max", "0")
     done = run("loadtests.compare", *words, "--no-write", "--state", str(tmp_path), seconds=280)
 
     assert done.returncode == 0, done.stderr
