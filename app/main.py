@@ -167,7 +167,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     openapi.complete(app, closed=credentials.own_tokens is not None)
     errors.install(app)
     _add_middleware(app, settings)
-    tracing.configure(app)
     return app
 
 

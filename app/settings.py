@@ -102,7 +102,8 @@ class Settings(BaseSettings):
         "by default `metrics` in the state folder. `make run` puts it below /dev/shm.",
     )
     metrics_tenants: str = Field(
-        "", description="Principals that metrics tell apart, with commas; all others are `other`."
+        "",
+        description="Principals that metrics tell apart (`key:acme`, `user:ann`), with commas; all others are `other`.",
     )
     nginx_status: Path | None = Field(
         None, description="NGINX's Unix socket for its status; by default `ops.sock` beside the workers' sockets."

@@ -26,7 +26,7 @@ from gunicorn.arbiter import Arbiter
 from uvicorn import Server
 from uvicorn_worker import UvicornWorker
 
-from app.observability import places
+from app.observability import places, tracing
 from app.observability.figure_files import FigureFiles
 from app.observability.logging import adopt_stdlib_logger
 from app.pod import Identity, Pod
@@ -164,6 +164,9 @@ class SluiceWorker(UvicornWorker):  # type: ignore[misc]
 
     def load_wsgi(self) -> None:
         super().load_wsgi()
+        # Here, since with Gunicorn's `preload_app` the master makes the application: an exporter of the master's would
+        # send every worker's spans as one instance's.
+        tracing.configure(self.wsgi)
         # What is loaded by now lives as long as the process. A full collection that walks it holds all streams for a
         # fifth of a second; without it, and seldom, for a few milliseconds. The tokens themselves are not tracked.
         gc.collect()

@@ -79,6 +79,11 @@ def on_starting(_server):
     places.clear(settings.metrics_path)
 
 
+def on_reload(server):
+    """Forget an application that `preload_app` made: it is of the files as they were. New workers make their own."""
+    server.app.callable = None
+
+
 def when_ready(server):
     """Have the workers know when Gunicorn itself stops: they then keep their readers, since nobody else has room."""
     stop = server.stop

@@ -30,8 +30,8 @@ class WorkerFigures:
         alive = {number for number in set(numbers.values()) if places.is_held(self._folder, number)}
         shown = [file for file in numbers if numbers[file] in alive or not file.name.startswith("gauge_")]
         sound = [file for file in shown if is_sound(file)]
-        # One that is gone by now was a dead worker's, whose place is just being taken.
-        damaged = [file for file in shown if file not in sound and file.exists()]
+        # A dead worker's whose place is just being taken is gone by now; or was, and the new worker's is there.
+        damaged = [file for file in shown if file not in sound and file.exists() and not is_sound(file)]
         with self._lock:
             self._skipped += len(damaged)
             self._full += places.full(self._folder)

@@ -105,9 +105,12 @@ class FigureFiles:
         while used > size:
             size *= 2
         size = max(size, FILE_BYTES)
+        # A new one is whole before it has its name: a scrape that met an empty one would fail, or call it damaged.
+        begun = path if path.exists() else path.with_suffix(".new")
         try:
-            with path.open("ab") as file:
+            with begun.open("ab") as file:
                 os.posix_fallocate(file.fileno(), 0, size)
+            begun.rename(path)
         except OSError as error:
             if not self._full:
                 self._full = True

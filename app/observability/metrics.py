@@ -45,12 +45,12 @@ GAP = Buckets(
     "the longest silence that an upstream is commonly allowed",
 )
 DURATION = Buckets(
-    (0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92, 163.84, 327.68, 655.36),
+    (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92, 163.84, 327.68, 655.36),
     "OpenTelemetry's advice for gen_ai.client.operation.duration (doubling up to 81.92 s), and on to the longest "
     "stream (600 s)",
 )
 REQUEST = Buckets(
-    (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+    (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10),
     "OpenTelemetry's advice for http.server.request.duration; no stream is in here",
 )
 WAIT = Buckets(

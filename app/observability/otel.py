@@ -112,4 +112,6 @@ def _from_environment() -> dict[str, AttributeValue]:
     found = dict(Resource.create({}).attributes)
     if str(found.get("service.name", "")).startswith("unknown_service"):
         del found["service.name"]
+    if "service.instance.id" not in os.environ.get("OTEL_RESOURCE_ATTRIBUTES", ""):
+        found.pop("service.instance.id", None)  # the SDK makes one up, which says nothing of the host and the process
     return found

@@ -23,7 +23,7 @@ _otel: "Otel | None" = None
 
 
 def configure(app: "FastAPI") -> None:
-    """Trace this process's requests, if the environment says where traces go."""
+    """Trace this process's requests, if the environment says where traces go; after the fork, and before the first."""
     global _otel  # noqa: PLW0603 - one way out for the process is the point
     if os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true" or not any(map(os.environ.get, ENDPOINTS)):
         return

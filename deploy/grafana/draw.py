@@ -121,6 +121,16 @@ def picture(name: str, url: str, start: float, end: float) -> Figure:
     return figure
 
 
+def drawn_of(name: str) -> str:
+    """What a picture shows, as its description has it: each panel's title and queries. Where a dashboard asks something
+    else by now, as it does of another capacity, the picture is out of date."""
+    board = json.loads((FOLDER / "dashboards" / f"{name}.json").read_text())
+    asked = {
+        panel["title"]: [each["expr"] for each in panel["targets"]] for panel in board["panels"] if "targets" in panel
+    }
+    return json.dumps({title: asked[title] for title in SHOWN[name]})
+
+
 def draw(url: str, start: float, end: float, folder: Path = PICTURES) -> list[Path]:
     """All of them, as small PNGs."""
     mpl.rcParams["axes.grid"] = True
@@ -130,7 +140,8 @@ def draw(url: str, start: float, end: float, folder: Path = PICTURES) -> list[Pa
     for name in SHOWN:
         path = folder / f"{name}.png"
         # Without the date and the version of the library, the same data is the same file.
-        picture(name, url, start, end).savefig(path, metadata={"Software": None})
+        metadata = {"Software": None, "Description": drawn_of(name)}
+        picture(name, url, start, end).savefig(path, metadata=metadata)
         drawn.append(path)
     return drawn
 

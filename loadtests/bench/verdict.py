@@ -17,6 +17,8 @@ NEIGHBOURS_PERCENT_MAX = 10.0
 LIMITED_STREAMS = 200
 NGINX_COSTS_MAX = 4.5
 ADDED_TTFT_P50_MS_MAX = 4.0
+# What figures and log lines may add to a token, by the rows with and without them of one run.
+SEEN_US_MAX = 4.0
 
 
 def added_ttft_ms(row: Row, rows: Sequence[Row]) -> float | None:
@@ -48,6 +50,15 @@ def nginx_costs(row: Row, rows: Sequence[Row]) -> float | None:
     return None
 
 
+def seen_us(row: Row, rows: Sequence[Row]) -> float | None:
+    """What figures and lines add to a token of Sluice's at as many streams; None for others, or without that row."""
+    for other in rows:
+        if (row.system, other.system, other.streams) == ("sluice", "unseen", row.streams):
+            own, without = row.gunicorn_cpu_us_per_token, other.gunicorn_cpu_us_per_token
+            return None if own is None or without is None else own - without
+    return None
+
+
 def broken_limits(rows: Sequence[Row]) -> list[str]:
     """Each limit that a gateway does not keep; that there was nothing to judge is one, too."""
     judged = [row for row in rows if row.gunicorn_cpu_us_per_token is not None and row.streams == LIMITED_STREAMS]
@@ -60,6 +71,9 @@ def broken_limits(rows: Sequence[Row]) -> list[str]:
             found.append(f"{row.name}: {_shown(costs)} times NGINX alone for a token, at most {NGINX_COSTS_MAX:g}")
         if added_ms is None or added_ms > ADDED_TTFT_P50_MS_MAX:
             found.append(f"{row.name}: {_shown(added_ms)} ms added to TTFT p50, at most {ADDED_TTFT_P50_MS_MAX:g}")
+        seen = seen_us(row, rows)
+        if row.system == "sluice" and (seen is None or seen > SEEN_US_MAX):
+            found.append(f"{row.name}: {_shown(seen)} µs of a token for figures and lines, at most {SEEN_US_MAX:g}")
     return found
 
 

@@ -9,6 +9,15 @@ Client = Literal["SDK", "SDK batch", "native", "native batch"]
 # A server that nobody runs, one that never takes a connection, and the scripted one.
 Place = Literal["scripted", "nobody", "hangs"]
 
+# Codes of errors that are not counted as an upstream's; metrics have fewer words than callers.
+COUNTED = {
+    "upstream_truncated": "upstream_truncated",
+    "upstream_timeout": "upstream_timeout",
+    "upstream_stalled": "stalled",
+    "upstream_rejected": "rejected",
+    "content_filter": "rejected",
+    "context_length_exceeded": "rejected",
+}
 HEALTHY = Script()
 WHOLE = HEALTHY.text
 
@@ -57,3 +66,13 @@ class Case:
     def label(self) -> str:
         """The outcome that the log must have."""
         return self.outcome or ("completed" if self.end == "done" else self.end)
+
+    @property
+    def counted(self) -> str:
+        """The outcome that metrics must have."""
+        if self.end != "done":
+            return COUNTED.get(self.end, "upstream_error")
+        first = self.first[0] if isinstance(self.first, tuple) else self.first
+        failed_behind = first.die_after or first.stall_after or first.error_at
+        # What is held back was not said yet, and a thought is no part of the answer.
+        return "spliced" if failed_behind and "hold_tokens" not in self.model and not first.reasoning else "completed"

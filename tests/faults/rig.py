@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Any, Self
 
+from app.observability.families import WorkerFigures
 from tests.faults.case import Case, Place
 from tests.faults.cases import KEY
 from tests.support.chain import free_port
@@ -34,7 +35,7 @@ class Rig:
             self.first = stack.enter_context(ScriptedUpstream())
             self.second = stack.enter_context(ScriptedUpstream())
             self._nobody = f"http://127.0.0.1:{free_port()}/v1"
-            self._hangs = f"http://127.0.0.1:{_deaf_port(stack)}/v1"
+            self._hangs = f"http://127.0.0.1:{deaf_port(stack)}/v1"
             file = folder / "models.json"
             models = {name(at): self._model(at, case) for at, case in enumerate(self._cases)}
             models |= {key: self._filled(value) for key, value in self._models.items()}
@@ -44,8 +45,10 @@ class Rig:
                 "SLUICE_CONFIG": str(file),
                 "SLUICE_HEARTBEAT_SECONDS": str(HEARTBEAT_SECONDS),
                 "SLUICE_STREAM_LOG": "memory://",
+                "SLUICE_METRICS_DIR": str(folder / "metrics"),
                 "ORIGIN_KEY": KEY,
             }
+            self._figures = WorkerFigures(folder / "metrics")
             self.gunicorn = stack.enter_context(Gunicorn(env))
             self._stack = stack.pop_all()
         return self
@@ -76,6 +79,17 @@ class Rig:
         both = self.first.requests(name(at)), self.second.requests(name(at))
         return sum(entry.tokens > 0 for entry in both[0]), sum(entry.tokens > 0 for entry in both[1])
 
+    def counted(self) -> dict[str, dict[str, float]]:
+        """Under which outcomes each model's streams are counted, as the exporter would tell."""
+        found: dict[str, dict[str, float]] = {}
+        for family in self._figures.collect():
+            for sample in family.samples:
+                if sample.name == "sluice_streams_total" and sample.value:
+                    outcomes = found.setdefault(sample.labels["model"], {})
+                    outcome = sample.labels["outcome"]
+                    outcomes[outcome] = outcomes.get(outcome, 0) + sample.value
+        return found
+
     def _model(self, at: int, case: Case) -> dict[str, Any]:
         upstreams = [{**self._at(case.place, self.first), **case.upstream}]
         if case.second is not None:
@@ -104,7 +118,7 @@ def _turns(script: Script | tuple[Script, ...]) -> tuple[Script, ...]:
     return script if isinstance(script, tuple) else (script,)
 
 
-def _deaf_port(stack: ExitStack) -> int:
+def deaf_port(stack: ExitStack) -> int:
     """A port whose queue is full: the kernel answers no further connection."""
     listener = stack.enter_context(socket.socket())
     listener.bind(("127.0.0.1", 0))

@@ -13,6 +13,8 @@ from tests.faults.rig import Rig, name
 
 AT_ONCE = 6
 LOG_SECONDS_MAX = 5.0
+# Workers bring their figures once a second.
+FIGURES_SECONDS_MAX = 20.0
 
 
 @dataclass
@@ -30,7 +32,20 @@ class Row:
 def run(cases: Sequence[Case]) -> list[Row]:
     """All cases, some at a time, each with a model of its own."""
     with Rig(cases) as rig, ThreadPoolExecutor(AT_ONCE) as pool:
-        return list(pool.map(lambda at: _row(rig, at, cases[at]), range(len(cases))))
+        rows = list(pool.map(lambda at: _row(rig, at, cases[at]), range(len(cases))))
+        counted = _counted(rig, len(cases))
+    for at, row in enumerate(rows):
+        if (outcomes := counted.get(name(at))) != {row.case.counted: 1}:
+            row.wrong.append(f"counted as {outcomes}, not once as {row.case.counted}")
+    return rows
+
+
+def _counted(rig: Rig, models: int) -> dict[str, dict[str, float]]:
+    """The figures, once there are some of every model."""
+    deadline = time.monotonic() + FIGURES_SECONDS_MAX
+    while len(counted := rig.counted()) < models and time.monotonic() < deadline:
+        time.sleep(0.2)
+    return counted
 
 
 def _row(rig: Rig, at: int, case: Case) -> Row:

@@ -7,11 +7,13 @@ from typing import Any
 
 import promql_parser
 import pytest
+from PIL import Image
 
 from app.capacity import capacity
 from app.observability.metrics import ALL
 from deploy.grafana import dashboards as source
 from deploy.grafana.board import PANELS_MAX
+from deploy.grafana.draw import PICTURES, SHOWN, drawn_of
 from deploy.prometheus import rules
 from deploy.prometheus.objectives import load as objectives
 from tests.ops.test_prometheus_rules import each_rule
@@ -237,6 +239,24 @@ def test_capacity_is_the_measured_one() -> None:
     assert f"{known.streams_per_worker} * sum(sluice_workers" in expressions
     assert f"{known.hpa_target_streams_per_pod} * count(sluice_build_info" in expressions
     assert rules.numbers()["streams_per_worker"] == known.streams_per_worker
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_a_picture_shows_what_its_dashboard_asks_for_today(name: str) -> None:
+    """Else `make soak` has to draw it anew: as after each measurement of the capacity, which is a line in one."""
+    with Image.open(PICTURES / f"{name}.png") as picture:
+        assert picture.info.get("Description") == drawn_of(name), f"{name}.png is out of date: `make soak`"
+
+
+def test_the_capacity_in_its_picture_is_the_measured_one() -> None:
+    with Image.open(PICTURES / "capacity.png") as picture:
+        shown = picture.info.get("Description", "")
+    assert f"{capacity().streams_per_worker} * sum(" in shown
+    assert f"{capacity().hpa_target_streams_per_pod} * count(" in shown
+
+
+def test_every_picture_of_a_document_is_drawn_from_a_dashboard() -> None:
+    assert {path.stem for path in PICTURES.iterdir()} == set(SHOWN)
 
 
 def test_every_metric_is_in_a_panel_or_a_rule() -> None:

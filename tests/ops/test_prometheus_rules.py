@@ -67,41 +67,74 @@ def test_alerts_fire_when_they_should_and_are_silent_just_short_of_it(case: Path
     assert result.returncode == 0, result.stdout + result.stderr
 
 
-def _expectations() -> Iterator[tuple[str, bool, bool]]:
-    """For each expectation of the cases: the alert, whether it fires, and whether one just short of it is silent."""
+def _fired() -> Iterator[dict[str, str]]:
+    """The labels of each alert that a case expects to fire."""
     for path in CASES:
         for case in yaml.safe_load(path.read_text())["tests"]:
-            short = any('="boundary' in each["series"] for each in case["input_series"]) or "boundary" in case["name"]
             for expected in case.get("alert_rule_test", []):
-                alerts = expected["exp_alerts"]
-                yield expected["alertname"], bool(alerts), not alerts or (short and "boundary" not in str(alerts))
+                for alert in expected["exp_alerts"]:
+                    yield {"alertname": expected["alertname"], **alert["exp_labels"]}
             for expected in case.get("promql_expr_test", []):
-                samples = expected["exp_samples"]
-                for name in _alertnames(expected["expr"]):
-                    yield name, bool(samples), not samples or (short and "under" not in str(samples))
+                for sample in expected["exp_samples"]:
+                    for labels in _alerts_in(sample["labels"]):
+                        if labels.get("alertstate") == "firing":
+                            yield labels
 
 
-def _alertnames(expression: str) -> list[str]:
-    return [value for _, matchers in selectors(expression) for label, value in matchers if label == "alertname"]
+def _alerts_in(text: str) -> list[dict[str, str]]:
+    """Sets of labels, by whatever a program writes them, that are an alert's."""
+    found = (dict(re.findall(r'(\w+)="([^"]*)"', each)) for each in re.findall(r"\{[^{}]*\}", text))
+    return [labels for labels in found if "alertname" in labels]
 
 
-@pytest.mark.parametrize("name", ALERTS)
-def test_every_alert_has_been_seen_to_fire_and_to_stay_silent_just_short_of_it(name: str) -> None:
-    seen = [(fires, silent) for alert, fires, silent in _expectations() if alert == name]
+def _rule_of(labels: dict[str, Any]) -> tuple[str, str]:
+    """An objective has a rule for each of its windows."""
+    return labels["alertname"], labels.get("window", "")
 
-    assert any(fires for fires, _ in seen), f"{name} has never been seen to fire"
-    assert any(silent for _, silent in seen), f"{name} has never been seen to stay silent"
+
+EACH_ALERT = {_rule_of({"alertname": rule["alert"], **rule["labels"]}) for rule in each_rule() if "alert" in rule}
+
+
+def test_every_alert_of_every_window_has_been_seen_to_fire() -> None:
+    assert {_rule_of(labels) for labels in _fired()} == EACH_ALERT
+    assert not [labels for labels in _fired() if _is_short(labels)]
+
+
+def _is_short(labels: dict[str, str]) -> bool:
+    """Whether it is of a series that a case has just short of firing."""
+    return any(value.startswith(("boundary", "under")) for value in labels.values())
+
+
+def _loosened(rule: dict[str, Any]) -> dict[str, Any]:
+    """The same with a threshold a little lower, or looking back a little longer, or a little less patient."""
+    expression = re.sub(r"> ([\d.]+) \* 0", lambda found: f"> {0.9 * float(found[1]):g} * 0", rule["expr"])
+    expression = re.sub(r"> (1|0\.\d+)$", lambda found: f"> {0.97 * float(found[1]):g}", expression.strip())
+    expression = expression.replace("< 14 * 86400", "< 14.1 * 86400").replace("[15m]", "[20m]")
+    loosened = rule | {"expr": expression}
+    if "window" not in rule.get("labels", {}) and (held := re.fullmatch(r"(\d+)m", rule.get("for", ""))):
+        minutes = int(held[1])
+        loosened["for"] = f"{minutes - (2 if minutes >= 10 else 1)}m"
+    return loosened
+
+
+def test_every_alert_of_every_window_has_been_seen_to_be_silent_only_just_short_of_firing(folder: Path) -> None:
+    """With rules that are hardly looser, what the cases have just short of firing does fire."""
+    for path in (folder / "rules").iterdir():
+        document = yaml.safe_load(path.read_text())
+        for group in document["groups"]:
+            group["rules"] = [_loosened(rule) if "alert" in rule else rule for rule in group["rules"]]
+        path.write_text(yaml.safe_dump(document))
+    said = "".join(promtool("test", "rules", f"tests/{case.name}", cwd=folder).stderr for case in CASES)
+    fired = {_rule_of(labels) for labels in _alerts_in(said) if _is_short(labels)}
+    # Of nothing there is no series to be named: it is silent one minute before it fires.
+    if re.search(r"alertname: SluiceTargetAbsent, time: 1m,\s+exp:\[\],\s+got:\[\s+0:", said):
+        fired.add(("SluiceTargetAbsent", ""))
+
+    assert EACH_ALERT - fired == set()
 
 
 def test_no_other_rules_lie_beside_them() -> None:
     assert {path.name for path in (SOURCE / "rules").iterdir()} == set(RULES)
-
-
-def test_every_window_of_an_objective_has_been_seen_to_burn() -> None:
-    text = (SOURCE / "tests" / "slo.yaml").read_text()
-
-    for burn in load().burns:
-        assert f'window="{burn.long}"' in text, f"no case in which {burn.long} burns"
 
 
 def test_every_alert_can_be_reached() -> None:

@@ -8,6 +8,7 @@ from deploy.grafana.draw import draw
 from tests.system.test_observed import (
     Run,
     test_a_drain_that_was_too_short_reaches_alertmanager_with_a_runbook_that_opens,
+    test_every_alert_compares_series_that_find_each_other,
     test_every_alert_looks_at_series_that_are_there,
     test_every_query_of_every_panel_has_data,
     test_every_recorded_series_is_there,
@@ -24,6 +25,7 @@ ROUNDS = 5
 
 __all__ = [
     "test_a_drain_that_was_too_short_reaches_alertmanager_with_a_runbook_that_opens",
+    "test_every_alert_compares_series_that_find_each_other",
     "test_every_alert_looks_at_series_that_are_there",
     "test_every_query_of_every_panel_has_data",
     "test_every_recorded_series_is_there",

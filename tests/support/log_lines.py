@@ -3,6 +3,9 @@
 import json
 import re
 from collections.abc import Iterator
+from typing import Any
+
+from app.observability.log_fields import FIELDS
 
 # Each has been a defect of somebody's streams.
 BAD = re.compile(
@@ -25,7 +28,10 @@ def wrong_lines(log: str, also_bad: str = "") -> Iterator[str]:
     for line in _programs(log):
         if bad.search(line):
             yield f"in the log: {line[:2000]}"
-        elif line.strip() and not (_is_json(line) or _is_stack(line) or _NGINX.match(line)):
+        elif (fields := _fields(line)) is not None:
+            if unknown := fields.keys() - FIELDS.keys():
+                yield f"fields that deploy/LOGS.md does not explain, {sorted(unknown)}: {line[:300]}"
+        elif line.strip() and not (_is_stack(line) or _NGINX.match(line)):
             yield f"not JSON: {line[:300]}"
 
 
@@ -45,8 +51,9 @@ def _is_stack(line: str) -> bool:
     return bool(_ABORTED.match(line) or _PIECE.match(line))
 
 
-def _is_json(line: str) -> bool:
+def _fields(line: str) -> dict[str, Any] | None:
     try:
-        return isinstance(json.loads(line), dict)
+        found = json.loads(line)
     except ValueError:
-        return False
+        return None
+    return found if isinstance(found, dict) else None

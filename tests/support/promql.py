@@ -1,10 +1,12 @@
 """PromQL as data, by the grammar of Prometheus itself (promql-parser): which series an expression asks for."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import promql_parser
 
 Matchers = list[tuple[str, str]]
+CONDITIONS = {"and", "or", "==", "!=", "<", "<=", ">", ">="}
 
 
 def parse(expression: str) -> Any:
@@ -34,6 +36,29 @@ def selectors(expression: str) -> list[tuple[str, Matchers]]:
 
 def metric_names(expression: str) -> set[str]:
     return {name for name, _ in selectors(expression) if name}
+
+
+def compared(expression: str) -> list[str]:
+    """What a condition compares, as expressions that have data wherever both sides are there and their labels match,
+    whether it holds or not; each side of an `or` by itself."""
+    return [*_compared(parse(expression))]
+
+
+def _compared(node: Any) -> Iterator[str]:
+    if isinstance(node, promql_parser.ParenExpr):
+        yield from _compared(node.expr)
+    elif isinstance(node, promql_parser.Call) and node.func.name == "absent":
+        yield from (each.prettify() for each in node.args)
+    elif not isinstance(node, promql_parser.BinaryExpr) or str(node.op) not in CONDITIONS:
+        yield node.prettify()
+    elif str(node.op) == "or":
+        yield from (*_compared(node.lhs), *_compared(node.rhs))
+    else:
+        assert node.modifier is None or node.modifier.matching is None, f"on() is not known here: {node.prettify()}"
+        operator = "and" if str(node.op) == "and" else f"{node.op} bool"
+        for left in _compared(node.lhs):
+            for right in _compared(node.rhs):
+                yield f"({left}) {operator} ({right})"
 
 
 def grouped_by(expression: str) -> set[str]:

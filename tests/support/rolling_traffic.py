@@ -22,7 +22,7 @@ class Traffic:
         url: where to.
         headers: of every request.
         streams: how many long ones are open at any time.
-        stream_seconds: how long each takes at most; at least half of it.
+        stream_seconds: how long each takes.
         posts_per_second: short ones, each on a connection of its own, as new clients come.
     """
 
@@ -76,11 +76,10 @@ class Traffic:
         return sum(bool(client.journal.tokens) for client, task in self._long.values() if not task.done())
 
     async def _read_on(self) -> None:
-        """One long stream after the other, so that as many are always open, of any age: those that began together would
-        end together, and a pod that leaves at that moment would have nobody to move."""
+        """One long stream after the other, so that as many are always open."""
+        tokens = int(LONG_TOKENS_PER_SECOND * self._stream_seconds)
         while True:
             number = len(self.clients)
-            tokens = int(LONG_TOKENS_PER_SECOND * self._stream_seconds * random.uniform(0.5, 1.0))
             client, task = self._read(body(number, tokens=tokens, tokens_per_second=LONG_TOKENS_PER_SECOND, jitter=0.5))
             self._long[client.key] = (client, task)
             await asyncio.wait([task])

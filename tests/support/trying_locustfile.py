@@ -105,7 +105,7 @@ class ShortSlowReader(SlowReader):
     """Has had enough after some seconds."""
 
     fixed_count = 1
-    slow_seconds_max: ClassVar[float] = 4.0
+    slow_seconds_max: ClassVar[float] = 6.0
 
 
 class ShortSilence(SilentUpstream):

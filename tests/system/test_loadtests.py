@@ -77,7 +77,7 @@ def test_trying_clients_get_what_they_came_for(tmp_path: Path) -> None:
     env = {"SLUICE_CONFIG": str(config), "SLUICE_HEARTBEAT_SECONDS": "1"}
     scenarios = ["Essay", "ShortSlowReader", "ShortSilence", "ShortStall", "ShortIdle"]
     with Gunicorn(env) as gunicorn, cuttable(int(gunicorn.url.rpartition(":")[2])) as counted:
-        run = locust.run(counted.url, tmp_path, scenarios, 10, "-u", "5", "-r", "5", "--pace", "300", more=TRYING)
+        run = locust.run(counted.url, tmp_path, scenarios, 11, "-u", "5", "-r", "5", "--pace", "300", more=TRYING)
         connections = counted.connections()
 
     run.check_verdict()
@@ -92,7 +92,7 @@ def test_trying_clients_get_what_they_came_for(tmp_path: Path) -> None:
     # Twenty lines a second are five tokens, whatever the server could send.
     slow = [record for record in run.of("slow reader") if record["outcome"] == "cancelled"]
     assert run.outcomes("slow reader") == {"cancelled"}
-    assert 3 <= slow[0]["tokens"] <= 40
+    assert 5 <= slow[0]["tokens"] <= 50
     # Heartbeats are all that came for three seconds.
     silent = [record for record in run.of("silent upstream") if record["outcome"] == "finished"]
     assert run.outcomes("silent upstream") == {"finished"}, run.output
@@ -149,11 +149,10 @@ def test_clients_do_what_the_protocol_asks_of_them(tmp_path: Path) -> None:
 
 def test_a_server_that_hangs_makes_a_test_invalid(tmp_path: Path) -> None:
     with scripted_gateway() as gateway:
-        run = locust.run(gateway.url, tmp_path, ["Waiting"], 2, "-u", "1", "--disturb", "true", more=TRYING)
+        run = locust.run(gateway.url, tmp_path, ["Waiting"], 2, "-u", "1", more=TRYING)
 
     assert [record["outcome"] for record in run.records] == ["open"]
     assert "INVALID: nothing was measured: none of 1 streams was over before the test" in run.output.splitlines()
-    assert "INVALID: not disturbed: the test was over before" in run.output.splitlines()
     assert "VALID: the generator kept up" not in run.output.splitlines()
     assert run.exit_code == 1
 

@@ -1,14 +1,19 @@
 """The figures that operators go by, as the exporter tells them of a whole chain, while workers live and die."""
 
+import http.client
 import json
 import os
 import random
 import signal
+import socket
 import string
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing, contextmanager
+from itertools import pairwise
+from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
 import pytest
@@ -24,7 +29,15 @@ from tests.support.workers import is_gone, pid_behind, sockets, until, until_rep
 
 QUICK = {"tokens": 3, "tokens_per_second": 0, "first_token_ms": 0}
 SLOW = {"tokens": 1200, "tokens_per_second": 20, "first_token_ms": 0}
+# For as many at a time as two busy cores carry: it is their number that matters.
+LASTING = {"tokens": 1200, "tokens_per_second": 2, "first_token_ms": 0}
 SAME = ["one ", "two ", "three ", "four "]
+PRICE = {"input": 1000, "output": 4000}
+CALL = [{"index": 0, "id": "c1", "type": "function", "function": {"name": "f", "arguments": "{"}}]
+ABORTS = 200
+JUNK = 5000
+# Those that HTTP knows, and no route of ours.
+METHODS = ("PUT", "PATCH", "TRACE", "PROPFIND", "MKCOL", "LOCK", "SEARCH", "REPORT", "PURGE", "SUBSCRIBE")
 
 
 @pytest.fixture(scope="module")
@@ -33,12 +46,18 @@ def chain(upstream: ScriptedUpstream, tmp_path_factory: pytest.TempPathFactory) 
     asked["first_token_seconds"] = 1
     models: dict[str, Any] = {"simulator": [{"provider": "simulator"}], **{name: [asked] for name in FAULTS}}
     models["full"] = [asked | {"concurrency_max": 1, "queue_max": 0, "idle_seconds": 30}]
+    models["sold"] = [asked | {"price": PRICE}]
+    models["shut-out"] = [asked | {"breaker_failures_max": 1, "breaker_open_seconds": 60}]
+    models["calls"] = [asked | {"idle_seconds": 30}]
     both = [asked | {"model": name} for name in ("dies", "goes-on")]
     models["spliced"] = {"after_first_token": "splice", "upstreams": both}
     for name, (script, _) in FAULTS.items():
         upstream.script(name, **script)
     upstream.script("dies", tokens=SAME, die_after=2, how="rst", delay_seconds=0.05)
     upstream.script("goes-on", tokens=SAME)
+    upstream.script("sold", tokens=5)
+    upstream.script("shut-out", status=500)
+    upstream.script("calls", tokens=1, tool_calls=[CALL, CALL], stall_after=2)
     config = tmp_path_factory.mktemp("models") / "models.json"
     config.write_text(json.dumps({"models": models}))
     env = {"SLUICE_CONFIG": str(config), "SLUICE_STREAM_BYTES_MAX": "20000", "SLUICE_HEARTBEAT_SECONDS": "1"}
@@ -100,6 +119,42 @@ def test_who_leaves_and_who_finds_no_place_are_counted_as_such(
     after(chain, before, "sluice_streams_total", model="full", outcome="shed")
     found = after(chain, before, "sluice_streams_total", model="full", outcome="client_cancelled")
     assert found.value("sluice_readers_total", outcome="client_cancelled") > 0
+
+
+def test_tokens_are_counted_as_the_upstream_counts_them_and_cost_what_the_price_says(
+    chain: Chain, before: Scrape
+) -> None:
+    ask(chain.url, NATIVE.path, NATIVE.body("sold"))
+    # The scripted upstream says that it read 7 tokens and wrote as many as it did; prices are of a million.
+    found = after(chain, before, "sluice_cost_total", (7 * 1000 + 5 * 4000) / 1e6, model="sold")
+    assert found.value("sluice_cost_total") - before.value("sluice_cost_total") == pytest.approx(0.027)
+    for direction, tokens in (("input", 7), ("output", 5)):
+        assert found.value("sluice_tokens_total", model="sold", direction=direction) == tokens
+        # Nobody is named: no tenant has a series of its own.
+        assert found.value("sluice_tenant_tokens_total", tenant="other", direction=direction) >= tokens
+
+
+def test_each_reader_that_comes_back_is_counted_by_what_it_found(chain: Chain, before: Scrape) -> None:
+    call = ask(chain.url, NATIVE.path, NATIVE.body("simulator", simulator=QUICK))
+    path = f"/api/v1/streams/{call.headers['x-stream-id']}"
+    last = call.frames[-1].id
+    stream, epoch, _ = last.split(".")
+    assert ask(chain.url, path, Last_Event_ID=call.frames[0].id).verdict == "complete"
+    assert ask(chain.url, path, Last_Event_ID=last).status == 204
+    assert ask(chain.url, path, Last_Event_ID=f"{stream}.{epoch}.999").status == 410
+    for result in ("ok", "past_end", "gone"):
+        found = after(chain, before, "sluice_resumes_total", result=result)
+        assert found.value("sluice_resumes_total", result=result) == (
+            before.value("sluice_resumes_total", result=result) + 1
+        )
+
+
+def test_an_upstream_that_is_shut_out_shows_as_an_open_breaker(chain: Chain, before: Scrape) -> None:
+    name = "sluice_breaker_state"
+    assert before.value(name, upstream="shut-out/0") == 0
+    assert ask(chain.url, NATIVE.path, NATIVE.body("shut-out")).status == 500
+    found = scrape_until(chain.metrics_url, lambda found: found.value(name, upstream="shut-out/0") == 2)
+    assert found.value(name, upstream="sold/0") == 0
 
 
 def test_a_heartbeat_is_no_first_token(chain: Chain, before: Scrape) -> None:
@@ -169,40 +224,91 @@ def test_what_is_refused_is_counted_by_its_code_whoever_refuses_it(chain: Chain,
         assert found.value(refused, reason=reason) == before.value(refused, reason=reason) + rise, reason
 
 
+class Worker(http.client.HTTPConnection):
+    """A worker's own socket, past NGINX, which answers some junk itself."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost", timeout=20)
+        self._path = str(path)
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+    def ask(self, method: str, path: str, body: Any = None) -> None:
+        """Whatever it answers, on the connection that there is if it was left open."""
+        data = None if body is None else json.dumps(body)
+        self.request(method, path, data, {"Content-Type": "application/json"} if data else {})
+        self.getresponse().read()
+
+
 def test_junk_makes_no_series(chain: Chain) -> None:
-    def junk(dice: random.Random) -> str:
+    """Models, paths and methods that nobody has heard of, in all five thousand of them."""
+    dice = random.Random(1)
+
+    def junk() -> str:
         return "".join(dice.choices(string.ascii_letters, k=200))
 
-    def throw(seed: int) -> None:
-        dice = random.Random(seed)
-        for _ in range(40):
-            ask(chain.url, NATIVE.path, NATIVE.body(junk(dice), simulator=QUICK))
-            ask(chain.url, f"/{junk(dice)}")
-            ask(chain.url, f"/api/v1/streams/{junk(dice)[:24]}")
+    def throw(count: int) -> None:
+        """Half of it at each worker."""
+        for path in sockets(chain):
+            with closing(Worker(path)) as worker:
+                for number in range(count // 2):
+                    match number % 5:
+                        case 0:
+                            worker.ask("POST", NATIVE.path, NATIVE.body(junk()))
+                        case 1:
+                            worker.ask("GET", f"/{junk()}")
+                        case 2:
+                            worker.ask("GET", f"/api/v1/streams/{junk()[:24]}")
+                        case 3:
+                            worker.ask(dice.choice(METHODS), f"/{junk()}")
+                        case 4:
+                            worker.ask(junk().upper(), "/")  # which no parser lets through
 
-    throw(1)
+    throw(100)
     time.sleep(2.5)  # all of it is in the files
-    known = set(scrape(chain.metrics_url).samples)
-    throw(2)
-    time.sleep(2.5)
-    assert set(scrape(chain.metrics_url).samples) == known
+    known = scrape(chain.metrics_url)
+    throw(JUNK)
+    found = after(chain, known, "sluice_requests_total", JUNK * 4 / 5)
+    assert set(found.samples) == set(known.samples)
+    assert found.value("sluice_requests_total", method="other") >= JUNK / 5
 
 
 def test_aborts_of_all_kinds_leave_the_gauges_at_nothing(chain: Chain) -> None:
     dice = random.Random(3)
     with ExitStack() as stack:
         calls = [
-            stack.enter_context(Call(chain.url, NATIVE.path, NATIVE.body("simulator", simulator=SLOW)))
-            for _ in range(40)
+            stack.enter_context(Call(chain.url, NATIVE.path, NATIVE.body("simulator", simulator=LASTING)))
+            for _ in range(ABORTS)
         ]
         for call in calls:
             call.until(1)
-        scrape_until(chain.metrics_url, lambda found: found.value("sluice_active_streams") == 40)
-        assert scrape(chain.metrics_url).value("sluice_active_readers") == 40
+        scrape_until(chain.metrics_url, lambda found: found.value("sluice_active_streams") == ABORTS)
+        scrape_until(chain.metrics_url, lambda found: found.value("sluice_active_readers") == ABORTS)
         for call in calls:
             call.leave(dice.choice(["fin", "rst"]))
     scrape_until(chain.metrics_url, lambda found: found.value("sluice_active_streams") == 0)
     scrape_until(chain.metrics_url, lambda found: found.value("sluice_active_readers") == 0)
+
+
+@contextmanager
+def scraped_all_the_time(chain: Chain) -> Iterator[list[Scrape]]:
+    """Every scrape that there was meanwhile, one after the other without a pause."""
+    scrapes, stop = [scrape(chain.metrics_url)], Event()
+
+    def go_on() -> None:
+        while not stop.is_set():
+            scrapes.append(scrape(chain.metrics_url))
+
+    thread = Thread(target=go_on)
+    thread.start()
+    try:
+        yield scrapes
+    finally:
+        stop.set()
+        thread.join()
 
 
 def test_a_killed_worker_leaves_gauges_right_and_takes_no_counter_along(chain: Chain, before: Scrape) -> None:
@@ -211,22 +317,31 @@ def test_a_killed_worker_leaves_gauges_right_and_takes_no_counter_along(chain: C
     owner, other = sockets(chain)
     pid = pid_behind(owner)
     body = NATIVE.body("simulator", simulator=SLOW, on_disconnect="grace")
+    half = NATIVE.body("calls", on_disconnect="grace")
     with ExitStack() as stack:
-        ids = [stack.enter_context(Call(owner, NATIVE.path, body)).until(2).headers["x-stream-id"] for _ in range(5)]
+        ids = [
+            stack.enter_context(Call(owner, NATIVE.path, each)).until(2).headers["x-stream-id"]
+            for each in [body] * 5 + [half]
+        ]
         readers = [stack.enter_context(Call(other, f"/api/v1/streams/{each}")).until(2) for each in ids]
-        full = scrape_until(chain.metrics_url, lambda found: found.value("sluice_active_streams") == 5)
-        os.kill(pid, signal.SIGKILL)
-        until(lambda: is_gone(pid), 10, "the worker's end")
-        taken = after(chain, before, "sluice_takeovers_total", 5, result="continued")
-        assert taken.fallen_since(full) == {}
-        until_replaced(chain, {pid})
-        moved = after(chain, full, "sluice_worker_starts_total")
+        full = scrape_until(chain.metrics_url, lambda found: found.value("sluice_active_streams") == 6)
+        with scraped_all_the_time(chain) as scrapes:
+            os.kill(pid, signal.SIGKILL)
+            until(lambda: is_gone(pid), 10, "the worker's end")
+            after(chain, before, "sluice_takeovers_total", 5, result="continued")
+            until_replaced(chain, {pid})
+            moved = after(chain, full, "sluice_worker_starts_total")
+        assert len(scrapes) > 2
+        assert [fallen for one, another in pairwise(scrapes) if (fallen := another.fallen_since(one))] == []
+        assert {found.value("sluice_metric_files_skipped_total") for found in scrapes} == {0}
         assert moved.value("sluice_active_streams") == 5
-        assert moved.fallen_since(full) == {}
         assert moved.value("sluice_metric_files") <= 3 * 5
+        # Half a call of a tool cannot be gone on with.
+        after(chain, before, "sluice_takeovers_total", result="ended")
+        after(chain, before, "sluice_streams_total", model="calls", outcome="producer_lost")
         for reader in readers:
             reader.leave()
-        for each in ids:
+        for each in ids[:5]:
             delete(chain, each)
     scrape_until(chain.metrics_url, lambda found: found.value("sluice_active_streams") == 0)
 
@@ -237,18 +352,30 @@ def delete(chain: Chain, stream_id: str) -> None:
         assert answer.status == 204
 
 
-def test_a_worker_that_drains_says_so_of_its_streams(chain: Chain) -> None:
+def test_a_worker_that_drains_says_so_of_its_streams_and_counts_those_that_move(chain: Chain, before: Scrape) -> None:
     until_replaced(chain, set())
-    owner, _ = sockets(chain)
+    owner, other = sockets(chain)
     pid = pid_behind(owner)
     body = OPENAI.body("simulator", simulator=SLOW | {"tokens": 80})
-    with Call(owner, OPENAI.path, body) as call:
-        call.until(2)
-        os.kill(pid, signal.SIGTERM)
-        found = scrape_until(chain.metrics_url, lambda found: found.value("sluice_draining_workers") == 1)
-        assert found.value("sluice_active_streams", draining="true") == 1
-        assert call.finish().verdict == "complete"
-    scrape_until(chain.metrics_url, lambda found: found.value("sluice_draining_workers") == 0)
+    lasting = NATIVE.body("simulator", simulator=SLOW, on_disconnect="grace")
+    with Call(owner, OPENAI.path, body) as call, Call(owner, NATIVE.path, lasting) as moves:
+        for each in (call, moves):
+            each.until(2)
+        stream_id = moves.headers["x-stream-id"]
+        with Call(other, f"/api/v1/streams/{stream_id}") as reader:
+            reader.until(2)
+            os.kill(pid, signal.SIGTERM)
+            found = scrape_until(chain.metrics_url, lambda found: found.value("sluice_draining_workers") == 1)
+            assert found.value("sluice_active_streams", draining="true") == 2
+            assert call.finish().verdict == "complete"
+            found = after(chain, before, "sluice_streams_total", model="simulator", outcome="moved")
+            assert found.value("sluice_streams_total", outcome="moved") == (
+                before.value("sluice_streams_total", outcome="moved") + 1
+            )
+            scrape_until(chain.metrics_url, lambda found: found.value("sluice_draining_workers") == 0)
+            reader.leave()
+        delete(chain, stream_id)
+    scrape_until(chain.metrics_url, lambda found: found.value("sluice_active_streams") == 0)
 
 
 def test_nginx_tells_its_connections(chain: Chain) -> None:

@@ -21,7 +21,7 @@ from tests.support.chain import Chain
 from tests.support.dashboards import Target, load, targets
 from tests.support.log_lines import wrong_lines
 from tests.support.observer import Observer
-from tests.support.promql import nodes, selectors
+from tests.support.promql import compared, nodes, selectors
 from tests.support.traffic import ENV, Traffic, catalog
 from tests.support.upstream import ScriptedUpstream
 from tests.support.workers import all_active_streams, until
@@ -117,6 +117,20 @@ def test_every_alert_looks_at_series_that_are_there(run: Run) -> None:
                     empty.append(f"{rule.get('alert') or rule['record']}: {series}")
 
     assert not empty
+
+
+def test_every_alert_compares_series_that_find_each_other(run: Run) -> None:
+    """Of two metrics whose labels differ, a comparison has no data whatever their values, and is silent for ever."""
+    empty, asked = [], 0
+    for rule in each_rule():
+        for condition in compared(rule["expr"]) if "alert" in rule else []:
+            if not {name for name, _ in selectors(condition)} & ((FOREIGN - {"up"}) | EMPTY.keys()):
+                asked += 1
+                if not run.observer.has_data(condition, run.start, run.end):
+                    empty.append(f"{rule['alert']}: {condition}")
+
+    assert asked > len({rule["alert"] for rule in each_rule() if "alert" in rule})
+    assert not empty, "\n".join(empty)
 
 
 def test_a_drain_that_was_too_short_reaches_alertmanager_with_a_runbook_that_opens(run: Run) -> None:

@@ -63,8 +63,8 @@ async def shrink(folder: Path, factor: float, load: Load) -> tuple[Traffic, str]
     async with under_load(folder, factor, load, pods=3) as (deployment, service, clients):
         await deployment.shrink(1)
         assert len(deployment.pods) == 1
-        # A third of all, then half: the second pod moved some too.
-        await all_was_orderly(deployment, service, clients, moved=0.4 * load.streams)
+        # A third of all, then half.
+        await all_was_orderly(deployment, service, clients, moved=load.streams / 3)
         return clients, deployment.log
 
 

@@ -9,16 +9,21 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from datetime import datetime
+from statistics import median
 from typing import Any
 
 import pytest
 
-from app.observability.otel import CONTENT
+from app.observability.otel import CLOSE_SECONDS_MAX, CONTENT
 from app.version import VERSION
+from tests.faults.rig import deaf_port
 from tests.support.call import Call, ask
-from tests.support.chain import Chain
+from tests.support.chain import Chain, free_port
 from tests.support.collector import Collector, Span
+from tests.support.gunicorn import Gunicorn
 from tests.support.launched import HOME
 from tests.support.models import Models
 from tests.support.surfaces import NATIVE, OPENAI
@@ -26,6 +31,7 @@ from tests.support.upstream import ScriptedUpstream
 from tests.support.workers import pid_behind, sockets, until, until_replaced
 
 SECRET = "canary-in-a-prompt"
+CALLS = 40
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +89,7 @@ def test_a_long_stream_is_two_spans_of_its_callers_trace(chain: Chain, collector
     assert attempt.name == "chat simulator"
     assert attempt.attributes["gen_ai.operation.name"] == "chat"
     assert attempt.attributes["gen_ai.provider.name"] == "simulator"
+    assert attempt.attributes["gen_ai.usage.input_tokens"] == call.frames[-1].json()["usage"]["input_tokens"] > 0
     assert attempt.attributes["gen_ai.usage.output_tokens"] == 1000
     assert attempt.attributes["gen_ai.response.finish_reasons"] == ["stop"]
     assert 0.19 < attempt.attributes["gen_ai.response.time_to_first_chunk"] <= attempt.seconds
@@ -133,6 +140,7 @@ def test_the_upstream_becomes_part_of_the_attempts_span(
     assert attempt.kind == "client"
     assert attempt.attributes["gen_ai.provider.name"] == "openai"
     assert attempt.attributes["sluice.upstream"] == f"{model}/0"
+    assert attempt.attributes["gen_ai.usage.input_tokens"] == 7  # as the scripted upstream counts
     (asked,) = upstream.requests(model)
     assert asked.headers["traceparent"].startswith(f"00-{attempt.trace}-{attempt.id}-")
 
@@ -165,21 +173,44 @@ def test_a_reader_that_leaves_is_nobodys_error(chain: Chain, collector: Collecto
 def test_a_resumed_and_a_taken_over_stream_are_linked_to_its_first_trace(chain: Chain, collector: Collector) -> None:
     until_replaced(chain, set())
     owner, other = sockets(chain)
-    pid = pid_behind(owner)
+    pid, trace = pid_behind(owner), secrets.token_hex(16)
     body = NATIVE.body("simulator", simulator={"tokens": 60, "tokens_per_second": 20}, on_disconnect="finish")
-    with Call(owner, NATIVE.path, body) as first:
+    with Call(owner, NATIVE.path, body, headers={"traceparent": f"00-{trace}-b7ad6b7169203331-01"}) as first:
         stream_id = first.until(5).headers["x-stream-id"]
         with Call(other, f"/api/v1/streams/{stream_id}") as resumed:
             resumed.until(7)
             os.kill(pid, signal.SIGKILL)
             assert resumed.finish().verdict == "complete"
-    # Of the killed worker nothing came: its first trace is known by the links alone.
+    # Of the killed worker nothing came: of its first trace there are the links alone.
     spans = collector.of_stream(stream_id, 2)
     request, (attempt,) = server(spans), attempts(spans)
     assert request.attributes["http.route"] == "/api/v1/streams/{stream_id}"
-    assert len(request.links) == 1
-    assert attempt.links == request.links
-    assert request.trace not in request.links
+    assert request.links == [trace]
+    assert attempt.links == [trace]
+    assert trace not in {request.trace, attempt.trace}
+
+
+def test_an_application_that_gunicorn_preloads_is_traced_by_each_worker_for_itself(
+    collector: Collector, models: Models
+) -> None:
+    """And after a reload it is that of the files as they are by then."""
+    model = models.unused()
+    env = collector.env | {"SLUICE_CONFIG": str(models.path), "GUNICORN_CMD_ARGS": "--preload"}
+    with Chain(env) as chain:
+        until_replaced(chain, set())
+        for reloaded in (False, True):
+            names = {}
+            for path in sockets(chain):
+                call = ask(path, NATIVE.path, NATIVE.body(model))
+                assert call.verdict == "complete", call.body
+                spans = collector.of_stream(call.headers["x-stream-id"], 2)
+                (names[pid_behind(path)],) = {span.resource["service.instance.id"] for span in spans}
+            assert all(name.endswith(f"-{pid}") for pid, name in names.items()), names
+            assert len(names) == 2
+            if not reloaded:
+                models.add(model := "added-meanwhile")
+                os.kill(chain.gunicorn_pid(), signal.SIGHUP)
+                until_replaced(chain, set(names))
 
 
 def test_a_streams_lines_in_the_log_name_its_trace(chain: Chain) -> None:
@@ -197,26 +228,56 @@ def test_a_streams_lines_in_the_log_name_its_trace(chain: Chain) -> None:
     assert {line["trace_id"] for line in lines()} == {"1" * 32}
 
 
-def test_a_collector_that_never_answers_costs_nothing_and_delays_no_exit(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        env = {
-            "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{silent.getsockname()[1]}",
-            "OTEL_BSP_SCHEDULE_DELAY": "100",
-        }
-        with Chain(env, workers=1) as chain:
-            simulator = {"tokens": 3, "tokens_per_second": 0, "first_token_ms": 0}
-            for _ in range(30):
-                call = ask(chain.url, NATIVE.path, NATIVE.body("simulator", simulator=simulator))
-                assert call.verdict == "complete"
-                assert call.times[0] - call.started < 1.0
-            begun = time.monotonic()
-            assert chain.stop() == 0
-            # It drains for a second or two, and gives telemetry two more.
-            assert time.monotonic() - begun < 15
+@contextmanager
+def away(how: str) -> Iterator[dict[str, str]]:
+    """An endpoint that takes connections and says nothing, refuses them, or does not even do that."""
+    with ExitStack() as stack:
+        if how == "silent":
+            port = stack.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1]
+        else:
+            port = deaf_port(stack) if how == "deaf" else free_port()
+        yield {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{port}", "OTEL_BSP_SCHEDULE_DELAY": "100"}
+
+
+def started(env: dict[str, str], stack: ExitStack, pool: ThreadPoolExecutor) -> Future[Gunicorn]:
+    """In a thread of the pool, which has to live as long: with it, what it started would end."""
+    return pool.submit(stack.enter_context, Gunicorn(env))
+
+
+def first_token_seconds(gunicorn: Gunicorn) -> float:
+    simulator = {"tokens": 3, "tokens_per_second": 0, "first_token_ms": 0}
+    call = ask(gunicorn.url, NATIVE.path, NATIVE.body("simulator", simulator=simulator))
+    assert call.verdict == "complete"
+    return call.times[0] - call.started
+
+
+def seconds_of_its_end(gunicorn: Gunicorn) -> float:
+    """How long the worker took when nothing was left to be done, by its own lines: what else runs slows the rest."""
+    assert gunicorn.stop() == 0
+    lines = [json.loads(line) for line in gunicorn.log.splitlines()]
+    at = {line["event"]: datetime.fromisoformat(line["timestamp"]) for line in lines}
+    return (at["Application shutdown complete."] - at["Waiting for application shutdown."]).total_seconds()
+
+
+def test_a_collector_that_is_away_costs_nothing_and_delays_no_exit() -> None:
+    """Beside a server without traces: both are asked in turns, and stopped at the same moment."""
+    ways = ("none", "silent", "refused", "deaf")
+    with ExitStack() as stack, ThreadPoolExecutor(len(ways)) as pool:
+        envs = [{} if way == "none" else stack.enter_context(away(way)) for way in ways]
+        servers = [starting.result() for starting in [started(env, stack, pool) for env in envs]]
+        seconds = [[first_token_seconds(server) for server in servers] for _ in range(CALLS)]
+        medians = [median(each) for each in zip(*seconds, strict=True)]
+        exits = list(pool.map(seconds_of_its_end, servers))
+    untraced, dead = medians[0], medians[1:]
+    # Two spans are made for each, whoever takes them; to wait for one attempt to send them would take far longer.
+    assert max(dead) < 2 * untraced + 0.01, dict(zip(ways, medians, strict=True))
+    # Telemetry has its two seconds, which all three need in vain.
+    assert max(exits[1:]) < exits[0] + CLOSE_SECONDS_MAX + 1, dict(zip(ways, exits, strict=True))
 
 
 def test_without_an_endpoint_nothing_of_it_is_imported() -> None:
-    check = "import sys; from app.main import create_app; create_app(); "
+    check = "import sys; from app.main import create_app; from app.observability import tracing; "
+    check += "tracing.configure(create_app()); "
     # redis-py takes the SDK's metrics for itself where they are installed.
     check += "ours = ('opentelemetry.exporter', 'opentelemetry.instrumentation', 'opentelemetry.sdk.trace.export'); "
     check += "print([name for name in sys.modules if name.startswith(ours)])"

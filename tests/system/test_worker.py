@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 import psutil
 import pytest
 
+from app.observability.families import WorkerFigures
 from tests.support.api_keys import ApiKeys
 from tests.support.call import Call, ask, finish_all
 from tests.support.chain import Chain
@@ -201,11 +202,13 @@ def test_the_heartbeat_s_file_is_in_memory() -> None:
         assert [file for file in files if file.startswith("/dev/shm/wgunicorn-")], files
 
 
-def test_a_terminal_that_nobody_reads_stalls_no_stream() -> None:
+def test_a_terminal_that_nobody_reads_stalls_no_stream_and_what_is_dropped_is_counted(tmp_path: Path) -> None:
     reader, writer = os.pipe()
     fcntl(writer, F_SETPIPE_SZ, 4096)
+    # More than the worker keeps, all in one turn of its loop.
+    poke = "import structlog\nfor _ in range(12_000): structlog.get_logger().info('a line')"
     try:
-        with Gunicorn(stdout=writer) as gunicorn:
+        with Gunicorn({"SLUICE_METRICS_DIR": str(tmp_path)}, poke=poke, stdout=writer) as gunicorn:
             with begin(gunicorn.url, NATIVE, {**LASTING, "tokens": 20}) as call:
                 for _ in range(40):  # a line each, of some hundred bytes
                     assert ask(gunicorn.url, "/health").status == 200
@@ -214,9 +217,18 @@ def test_a_terminal_that_nobody_reads_stalls_no_stream() -> None:
             assert max(gaps) < GAP_SECONDS_MAX, gaps
             assert ask(gunicorn.url, NATIVE.path, NATIVE.body("simulator", simulator=AT_ONCE)).verdict == "complete"
             assert active_streams(gunicorn.url) == 0
+            assert dropped_lines(tmp_path) == 0
+            gunicorn.poke()
+            until(lambda: dropped_lines(tmp_path) >= 1_000, 10, "the lines that were dropped are counted")
     finally:
         os.close(reader)
         os.close(writer)
+
+
+def dropped_lines(folder: Path) -> float:
+    """By the workers' figures."""
+    samples = (sample for family in WorkerFigures(folder).collect() for sample in family.samples)
+    return sum(sample.value for sample in samples if sample.name == "sluice_log_lines_dropped_total")
 
 
 def test_every_line_is_json_of_one_format_and_names_its_request() -> None:

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from loadtests.bench.report import HEADINGS, markdown, write
-from tests.unit.loadtests.rows import figures, origin_row, sluice_row, yardstick_row
+from tests.unit.loadtests.rows import figures, origin_row, sluice_row, unseen_row, yardstick_row
 
 
 def cells(text: str, name: str) -> dict[str, str]:
@@ -59,3 +59,11 @@ def test_the_table_and_the_json_are_left_in_the_folder(tmp_path: Path) -> None:
     assert [row["system"] for row in document["rows"]] == ["origin", "sluice"]
     assert document["rows"][0]["figures"]["gap_ms"]["p999"] == 54.0
     assert document["rows"][1]["faults"] == ["0.0 % of the tokens offered arrived, 98 % are due"]
+
+
+def test_what_figures_and_lines_cost_is_told_under_the_table_and_to_programs(tmp_path: Path) -> None:
+    text = write(tmp_path, "title", "the command", [sluice_row(), unseen_row(gunicorn_cpu_us_per_token=43.5)])
+    document = json.loads((tmp_path / "bench.json").read_text())
+
+    assert "Figures and lines take 8.8 µs of a token at 200 streams." in text
+    assert [row["seen_us_per_token"] for row in document["rows"]] == [8.75, None]

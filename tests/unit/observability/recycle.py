@@ -1,13 +1,16 @@
 """Workers that come and go: each holds a place, counts one stream and ends, every other one by SIGKILL.
 
-Says as JSON what a scrape after each of them showed. A program of its own, since it forks.
+Says as JSON what a scrape after each of them showed, and those that somebody else took all the while: also while a
+place is claimed, or its holder dies. A program of its own, since it forks.
 """
 
 import json
 import os
 import random
+import select
 import signal
 import sys
+import traceback
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry
@@ -50,7 +53,32 @@ def begin(folder: Path) -> tuple[int, int]:
     return pid, end_here
 
 
+def scrape_all_the_while(folder: Path, out: int, end: int) -> None:
+    """Scrape until told to stop; then say how often that was, and what was wrong."""
+    scrapes, wrong = 0, []
+    before = Scrape([])
+    try:
+        registry = CollectorRegistry()
+        registry.register(WorkerFigures(folder))
+        while not select.select([end], [], [], 0)[0]:
+            found = Scrape(registry.collect())
+            scrapes += 1
+            wrong += [f"{sample} fell" for sample in found.fallen_since(before)]
+            # One more than there are: a worker that has just ended had told its last.
+            if found.value("sluice_active_streams") > AT_ONCE + 1 or found.value("sluice_metric_files_skipped_total"):
+                wrong.append(f"{found.samples}")
+            before = found
+    except BaseException:
+        wrong.append(traceback.format_exc())
+    os.write(out, json.dumps({"scrapes": scrapes, "wrong": wrong[:10]}).encode())
+    os._exit(0)
+
+
 def main(folder: Path, count: int) -> None:
+    said_here, said_there = os.pipe()
+    end_there, end_here = os.pipe()
+    if os.fork() == 0:
+        scrape_all_the_while(folder, said_there, end_there)
     registry = CollectorRegistry()
     registry.register(WorkerFigures(folder))
     dice = random.Random(7)
@@ -74,7 +102,10 @@ def main(folder: Path, count: int) -> None:
         files_max = max(files_max, len(list(folder.iterdir())))
     assert before is not None
     total, active = before.value("sluice_streams_total"), before.value("sluice_active_streams")
-    print(json.dumps({"fallen": fallen, "total": total, "active": active, "files_max": files_max}))
+    os.write(end_here, b".")
+    meanwhile = json.loads(os.read(said_here, 65_536))
+    figures = {"fallen": fallen, "total": total, "active": active, "files_max": files_max}
+    print(json.dumps(figures | {"meanwhile": meanwhile}))
 
 
 if __name__ == "__main__":

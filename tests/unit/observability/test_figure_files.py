@@ -127,10 +127,34 @@ def test_two_hundred_workers_one_after_the_other_leave_few_files_and_no_counter_
     assert result.returncode == 0, result.stderr.decode()
     said = json.loads(result.stdout)
     assert said["fallen"] == []
+    # Somebody else scraped while places were claimed and left, without a pause.
+    assert said["meanwhile"]["wrong"] == []
+    assert said["meanwhile"]["scrapes"] > RECYCLES / 4
     assert said["total"] == RECYCLES
     # Of up to four workers at a time: counters, histograms, and the gauges of three modes; and their locks.
     assert said["files_max"] <= 4 * (5 + 1)
     assert said["active"] == 0
+
+
+def test_a_file_has_its_name_only_when_it_is_whole(
+    tmp_path: Path, figures: Figures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A scrape that met an empty one failed altogether, or called it damaged."""
+    files = FigureFiles(claim(tmp_path))
+    named: list[Path] = []
+    allocate = os.posix_fallocate
+
+    def look_first(fd: int, offset: int, length: int) -> None:
+        named.extend(tmp_path.glob("*.db"))
+        allocate(fd, offset, length)
+        assert [path for path in tmp_path.glob("*.db") if not path.stat().st_size] == []
+
+    monkeypatch.setattr(os, "posix_fallocate", look_first)
+    figures.gauges.clear()
+    figures.tallies.clear()
+    files.write(figures)
+    assert named == []
+    assert exported(tmp_path).value("sluice_streams_total") == 3
 
 
 def test_a_full_folder_costs_figures_and_no_worker(tmp_path: Path, figures: Figures) -> None:
