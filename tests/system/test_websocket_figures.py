@@ -20,9 +20,9 @@ from tests.support.workers import sockets, until, until_replaced
 
 GENERATE = "/api/v1/ws/generate"
 FAST = {"tokens": 5, "tokens_per_second": 0, "first_token_ms": 0}
-LATE = FAST | {"first_token_ms": 2500}
+LATE = FAST | {"first_token_ms": 1500}
 LONG = FAST | {"tokens": 3000, "tokens_per_second": 30}
-TIMES = 300
+TIMES = 200
 # Two a second on a slow machine.
 LINES_MAX = BURST + 60
 READERS, RESUMES = "sluice_readers_total", "sluice_resumes_total"
