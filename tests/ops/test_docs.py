@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -203,3 +204,12 @@ def test_every_command_that_a_document_names_is_a_target() -> None:
     targets = set(re.findall(r"^([a-z-]+):", read("Makefile"), re.MULTILINE))
     for document in DOCUMENTS:
         assert set(re.findall(r"`(?:[\w=./-]+ )*make ([a-z-]+)`", read(document))) <= targets, document
+
+
+def test_each_row_of_what_soak_saw_has_a_cell_for_each_head() -> None:
+    rows = [line for line in read("tests/soak/RESULTS.md").splitlines() if line.startswith("|")]
+    cells = 0
+    for head, row in pairwise(rows):
+        if row.startswith("|---"):
+            cells = head.count("|")
+        assert row.count("|") == cells or row.startswith(("| what", "| who")), row
