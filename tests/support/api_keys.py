@@ -18,13 +18,18 @@ class ApiKeys:
         self._folder = folder
         self._entries: list[dict[str, str]] = []
         for principal, tier in tiers.items():
-            self.add(key_of(principal), principal, tier)
+            self._append(key_of(principal), principal, tier)
+        if tiers:
+            self._write()
 
     def add(self, key: str, principal: str, tier: str = "pro", **fields: str) -> None:
         """One key more."""
+        self._append(key, principal, tier, **fields)
+        self._write()
+
+    def _append(self, key: str, principal: str, tier: str, **fields: str) -> None:
         digest = sha256(key.encode()).hexdigest()
         self._entries.append({"hash": f"sha256:{digest}", "principal": principal, "tier": tier} | fields)
-        self._write()
 
     def remove(self, key: str) -> None:
         """Withdraw a key."""
