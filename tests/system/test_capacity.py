@@ -24,12 +24,12 @@ BUSY = re.compile(
     r"generator's (core|loop) was |others took |streams began \d+ ms late|"
     r"% of the arrivals began|% of the tokens due arrived"
 )
-# Of CPU a token at 24 short streams, to Uvicorn with StreamingResponse and httpx, and to NGINX alone: 0.65 to 0.83 and
-# 4.7 were seen on a machine with six times the load that it carries. Idle, at 200 longer ones, it is 0.76 to the first.
-# NGINX's figure is of some fifteen ticks of the clock that CPU time is counted in. A token that costs half as much
-# again breaks both.
-PLAIN_COSTS_MAX = 1.1
-NGINX_COSTS_MAX = 6.5
+# Of CPU a token at 24 short streams, to Uvicorn with StreamingResponse and httpx, and to NGINX alone. On a machine with
+# five times the load that it carries 0.65 to 0.97 and 4.7 to 7.2 were seen: one program's figure differed by 30 %
+# within a run, so that it is taken twice, and NGINX's is of some fifteen ticks of the clock that CPU time is told in.
+# Idle, at 200 longer streams, it is 0.76 and 4.3. A spin of 0.3 ms for each delivery made 1.48 of the first.
+PLAIN_COSTS_MAX = 1.2
+NGINX_COSTS_MAX = 8.5
 
 
 def run(*words: str, seconds: float, **environment: str) -> "subprocess.CompletedProcess[str]":
@@ -145,5 +145,5 @@ def test_a_token_costs_what_it_did_beside_what_people_write_and_beside_nginx_alo
     assert done.returncode == (1 if complaints else 0)
     ours, plain, nginx, mine = (each["cpu_us_per_token"] for each in document["systems"])
     assert mine > 0
-    assert ours <= PLAIN_COSTS_MAX * plain, done.stdout
+    assert ours <= PLAIN_COSTS_MAX * (plain + mine) / 2, done.stdout
     assert ours <= NGINX_COSTS_MAX * nginx, done.stdout
