@@ -176,27 +176,30 @@ class RedisLog(RedisLeases, RedisDocuments):
         bounds: list[Argument] = [self._running_ms, self._ended_ms, self._stream_bytes_max]
         arguments, size = [*bounds], 0
         codes: list[int] = []
+        packs: list[bytes] = []
         for append in batch:
             epoch, first = append.first
             events = append.events
             packed, state = (pack_events(events), state_after(events[-1])) if events else (b"", "running")
             arguments += (append.stream_id, append.fence, epoch, first, first + len(events) - 1, state, packed)
+            packs.append(packed)
             size += len(packed)
             if size >= CALL_BYTES_MAX:
                 codes += await link.call(APPEND, *arguments)
                 arguments, size = [*bounds], 0
         if len(arguments) > len(bounds):
             codes += await link.call(APPEND, *arguments)
-        return [await self._result(bucket, append, code) for code, append in zip(codes, batch, strict=True)]
+        found = zip(codes, batch, packs, strict=True)
+        return [await self._result(bucket, append, packed, code) for code, append, packed in found]
 
-    async def _result(self, bucket: int, append: Append, code: int) -> AppendResult:
+    async def _result(self, bucket: int, append: Append, packed: bytes, code: int) -> AppendResult:
         if code == _IN_ITS_PLACE:
             return await self._append_rest(bucket, append)
         if code == _BEHIND_LOSS:
             return await self._append_behind_loss(bucket, append)
         result = _RESULTS[code]
         if result == "ok" and append.events:
-            self._recent.add(append)
+            self._recent.add(append, packed)
         elif result == "fenced":
             self._recent.forget(append.stream_id)
         return result

@@ -5,33 +5,42 @@ from itertools import pairwise
 
 from app.events import ENDS
 from app.streams.log import Append, Cursor
+from app.streams.packing import pack_events, unpack_events
 
-# At 20 tokens a second 0.8 s; a replica that keeps up is behind by milliseconds. 4 KB a stream.
+# At 20 tokens a second 0.8 s; a replica that keeps up is behind by milliseconds. 3 KB a stream.
 APPENDS_MAX = 16
 # What came back from a backlog is one append, and may be long.
 EVENTS_MAX = 256
 # Ended streams that are remembered: nobody writes them again, so they are given back when a new server is found.
 ENDED_MAX = 500
 
+# An append: its fence, epoch and first seq, and its events as they were stored, which take less than half of the
+# memory; they are looked at only where a server has lost them.
+_Kept = tuple[int, int, int, bytes]
+
 
 class Recent:
     """One for each log."""
 
     def __init__(self) -> None:
-        self._appends: dict[str, deque[Append]] = {}
-        self._ended: dict[str, Append] = {}
+        self._appends: dict[str, deque[_Kept]] = {}
+        self._ended: dict[str, _Kept] = {}
 
-    def add(self, append: Append) -> None:
-        """It is in the log, as far as the server says."""
+    def add(self, append: Append, packed: bytes) -> None:
+        """It is in the log, as far as the server says.
+
+        Args:
+            packed: its events, by `pack_events`.
+        """
         kept = self._appends.get(append.stream_id)
         if kept is None:
             kept = self._appends[append.stream_id] = deque(maxlen=APPENDS_MAX)
-        kept.append(_newest(append))
+        kept.append(_keep(append, packed) if len(append.events) <= EVENTS_MAX else _keep_newest(append))
         if isinstance(append.events[-1], ENDS):
             whole = self._whole(append.stream_id)
             del self._appends[append.stream_id]
             if whole is not None:
-                self._ended[append.stream_id] = whole
+                self._ended[append.stream_id] = _keep(whole, pack_events(whole.events))
             if len(self._ended) > ENDED_MAX:
                 del self._ended[next(iter(self._ended))]
 
@@ -42,7 +51,7 @@ class Recent:
     @property
     def ended(self) -> list[Append]:
         """The ends of streams that ended lately, each with what lies before it."""
-        return list(self._ended.values())
+        return [_append(stream_id, kept) for stream_id, kept in self._ended.items()]
 
     def behind(self, last: Cursor, append: Append) -> Append | None:
         """`append`, and before it all that lies behind `last`; None if that is not remembered."""
@@ -57,7 +66,7 @@ class Recent:
 
     def _whole(self, stream_id: str) -> Append | None:
         """The newest appends that lie one behind the other, as one."""
-        kept = list(self._appends.get(stream_id, ()))
+        kept = [_append(stream_id, each) for each in self._appends.get(stream_id, ())]
         if not kept:
             return None
         breaks = (at for at, (before, after) in enumerate(pairwise(kept), 1) if after.first != _next(before))
@@ -65,12 +74,20 @@ class Recent:
         return Append(stream_id, run[-1].fence, run[0].first, [event for append in run for event in append.events])
 
 
-def _newest(append: Append) -> Append:
-    dropped = len(append.events) - EVENTS_MAX
-    if dropped <= 0:
-        return append
-    first = Cursor(append.first.epoch, append.first.seq + dropped)
-    return Append(append.stream_id, append.fence, first, append.events[dropped:])
+def _keep(append: Append, packed: bytes) -> _Kept:
+    epoch, seq = append.first
+    return append.fence, epoch, seq, packed
+
+
+def _keep_newest(append: Append) -> _Kept:
+    epoch, seq = append.first
+    newest = append.events[-EVENTS_MAX:]
+    return append.fence, epoch, seq + len(append.events) - EVENTS_MAX, pack_events(newest)
+
+
+def _append(stream_id: str, kept: _Kept) -> Append:
+    fence, epoch, seq, packed = kept
+    return Append(stream_id, fence, Cursor(epoch, seq), unpack_events(packed))
 
 
 def _next(append: Append) -> Cursor:
