@@ -34,7 +34,7 @@ class Pulse:
         self._places = places
         self._pod_places_max = pod_places_max
         self._elsewhere = elsewhere
-        self._elsewhere_now = 0
+        self._elsewhere_now = elsewhere()  # a worker that has just begun is asked before its first look
         self._lags: deque[float] = deque([0.0] * SAMPLES, maxlen=SAMPLES)
         places.closed_by = self._closed_by
 

@@ -22,7 +22,7 @@ PLACES = 2
 WAIT_SECONDS = 1.0
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def chain() -> Iterator[Chain]:
     env = {"SLUICE_STREAMS_MAX": str(PLACES), "SLUICE_ADMISSION_SECONDS": str(WAIT_SECONDS)}
     with Chain(env, workers=2) as running:
@@ -37,8 +37,10 @@ def test_a_new_worker_begins_nothing_that_the_machine_has_no_place_for(chain: Ch
     survivor, dying = sockets(chain)
     with ExitStack() as stack:
         for worker in (survivor, dying) * PLACES:
-            call = Call(worker, NATIVE.path, body(2000, on_disconnect="finish"))
-            stack.enter_context(call).until(1)
+            call = stack.enter_context(Call(worker, NATIVE.path, body(2000, on_disconnect="finish"))).until(1)
+            if worker is dying:
+                # Read on the other worker, they go on there, and not where the next one begins.
+                stack.enter_context(Call(survivor, f"/api/v1/streams/{call.headers['x-stream-id']}")).until(1)
         pid = pid_behind(dying)
         os.kill(pid, signal.SIGKILL)
         until_replaced(chain, {pid})

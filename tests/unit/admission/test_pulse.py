@@ -48,7 +48,7 @@ async def test_workers_of_one_machine_have_their_places_together() -> None:
     elsewhere = 3
     places = Places(4, 4, 30)
     pulse = Pulse(places, 4, lambda: elsewhere)
-    pulse.look(0)
+    # Also before it has looked for the first time.
     held = places.take_now("a")
     assert held is not None
     assert places.take_now("a") is None
