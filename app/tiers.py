@@ -14,12 +14,12 @@ class Tier(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    requests_per_minute: Count | None = None
-    requests_per_hour: Count | None = None
-    tokens_per_minute: Count | None = None
-    concurrent_streams: Count | None = None
-    max_tokens: Count | None = None
-    priority: int = Field(0, ge=0, le=9)
+    requests_per_minute: Count | None = Field(None, description="Of one caller; unset: as many as come.")
+    requests_per_hour: Count | None = Field(None, description="The same of an hour.")
+    tokens_per_minute: Count | None = Field(None, description="Of requests and answers together.")
+    concurrent_streams: Count | None = Field(None, description="Of one caller at a time.")
+    max_tokens: Count | None = Field(None, description="Most of one answer.")
+    priority: int = Field(0, ge=0, le=9, description="Who has more is let in first where callers wait.")
 
     @property
     def rates(self) -> str:

@@ -29,13 +29,13 @@ class ResponsesBody(BaseModel):
     )
     max_output_tokens: MaxTokens | None = None
     temperature: Temperature | None = None
-    stream: bool | None = False
+    stream: bool | None = Field(False, description="Server-sent events instead of one JSON answer.")
     background: bool | None = Field(False, description="Goes on whatever becomes of the connection; read it by its id.")
     tools: list[dict[str, Any]] | None = Field(None, description="Functions.")
-    tool_choice: str | dict[str, Any] | None = None
-    text: dict[str, Any] | None = None
-    reasoning: dict[str, Any] | None = None
-    simulator: SimulatorBody | None = None
+    tool_choice: str | dict[str, Any] | None = Field(None, description="Whether a tool must be called, and which.")
+    text: dict[str, Any] | None = Field(None, description="The answer's form, passed on.")
+    reasoning: dict[str, Any] | None = Field(None, description="How much the model thinks first, passed on.")
+    simulator: SimulatorBody | None = Field(None, description="How the simulator behaves; only in development.")
 
 
 class ResponseAnswer(BaseModel):
@@ -43,13 +43,17 @@ class ResponseAnswer(BaseModel):
 
     model_config = ConfigDict(extra="allow")
 
-    id: str = Field(examples=["resp_pYnkZ0gC2rT1uVwX3yZaBcDe"])
-    object: Literal["response"] = "response"
-    created_at: int = Field(examples=[1_790_000_000])
-    status: Literal["queued", "in_progress", "completed", "incomplete", "failed", "cancelled"]
-    background: bool
-    model: str = Field(examples=["simulator"])
-    output: list[dict[str, Any]]
-    error: dict[str, Any] | None = None
-    incomplete_details: dict[str, Any] | None = None
-    usage: dict[str, Any] | None = None
+    id: str = Field(
+        examples=["resp_pYnkZ0gC2rT1uVwX3yZaBcDe"], description="Of this answer; it can be asked for again by it."
+    )
+    object: Literal["response"] = Field("response", description="That this is a response.")
+    created_at: int = Field(examples=[1_790_000_000], description="When it was asked for, in seconds since 1970.")
+    status: Literal["queued", "in_progress", "completed", "incomplete", "failed", "cancelled"] = Field(
+        description="How far it is, or how it ended."
+    )
+    background: bool = Field(description="Whether it goes on without a reader.")
+    model: str = Field(examples=["simulator"], description="The model that was asked for.")
+    output: list[dict[str, Any]] = Field(description="What it says so far: reasoning, messages and calls.")
+    error: dict[str, Any] | None = Field(None, description="What failed, if something did.")
+    incomplete_details: dict[str, Any] | None = Field(None, description="Why it is cut short, if it is.")
+    usage: dict[str, Any] | None = Field(None, description="Tokens of request and answer, once it has ended.")

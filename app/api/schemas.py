@@ -49,7 +49,7 @@ class SimulatorBody(BaseModel):
     tokens_per_second: float | None = Field(None, ge=0, le=1_000_000, description="Pace; 0: as fast as it goes.")
     tokens: int | None = Field(None, ge=0, le=MAX_TOKENS_MAX, description="Length of the answer.")
     jitter: float | None = Field(None, ge=0, le=1, description="Each gap varies by this fraction.")
-    fault: SimulatorFault | None = None
+    fault: SimulatorFault | None = Field(None, description="What goes wrong, and where.")
 
 
 class GenerationBody(BaseModel):
@@ -69,7 +69,7 @@ class GenerationBody(BaseModel):
     on_disconnect: Literal["cancel", "grace", "finish"] | None = Field(
         None, description="What becomes of the generation when nobody reads it: end at once, in a while, or never."
     )
-    simulator: SimulatorBody | None = None
+    simulator: SimulatorBody | None = Field(None, description="How the simulator behaves; only in development.")
 
 
 class GenerateBody(GenerationBody):
@@ -92,21 +92,21 @@ class ChatBody(GenerationBody):
 class UsageAnswer(BaseModel):
     """Tokens read and written."""
 
-    input_tokens: int = Field(examples=[5])
-    output_tokens: int = Field(examples=[64])
+    input_tokens: int = Field(examples=[5], description="Tokens of the request.")
+    output_tokens: int = Field(examples=[64], description="Tokens of the answer.")
 
 
 class GenerateAnswer(BaseModel):
     """The whole answer, where it was not streamed."""
 
-    success: Literal[True] = True
+    success: Literal[True] = Field(True, description="That this is an answer, and no error.")
     response: str = Field(description="The text.", examples=["Rayleigh scattering."])
     prompt: str = Field(description="The prompt that was answered.", examples=["Why is the sky blue?"])
-    model: str = Field(examples=["simulator"])
+    model: str = Field(examples=["simulator"], description="The model that answered.")
     timestamp: datetime = Field(description="When the answer was complete, UTC.")
     tokens_used: int = Field(description="Tokens read and written.", examples=[69])
-    stream_id: str = Field(examples=["pYnkZ0gC2rT1uVwX3yZaBcDe"])
-    finish_reason: str = Field(examples=["stop"])
+    stream_id: str = Field(examples=["pYnkZ0gC2rT1uVwX3yZaBcDe"], description="By which it can be read again.")
+    finish_reason: str = Field(examples=["stop"], description="Why it ended.")
     usage: UsageAnswer
     conversation_id: str | None = Field(None, description="As it was sent.")
 
@@ -117,7 +117,7 @@ class ErrorDetail(BaseModel):
     code: str = Field(description="Stable; program against this.", examples=["model_not_found"])
     message: str = Field(description="For people.", examples=["There is no model 'gpt-0'."])
     retryable: bool = Field(description="Whether the same request may succeed later.", examples=[False])
-    request_id: str = Field(examples=["0f8b2c4d6e8f4a1b9c3d5e7f90a1b2c3"])
+    request_id: str = Field(examples=["0f8b2c4d6e8f4a1b9c3d5e7f90a1b2c3"], description="The answer's `X-Request-ID`.")
     details: list[dict[str, Any]] | None = Field(None, description="For `invalid_request`: each field that is wrong.")
 
 
@@ -130,14 +130,14 @@ class ErrorAnswer(BaseModel):
 class ConversationMessage(BaseModel):
     """What one side said."""
 
-    role: Literal["user", "assistant"] = Field(examples=["user"])
-    content: str = Field(examples=["Good morning!"])
+    role: Literal["user", "assistant"] = Field(examples=["user"], description="Who said it.")
+    content: str = Field(examples=["Good morning!"], description="The text.")
 
 
 class ConversationAnswer(BaseModel):
     """What is kept of a conversation."""
 
-    conversation_id: str = Field(examples=["about-the-sky"])
+    conversation_id: str = Field(examples=["about-the-sky"], description="The name that its caller gave it.")
     messages: list[ConversationMessage] = Field(description="The oldest first.")
     stream_id: str | None = Field(None, description="The stream that answers the newest message just now.")
 
@@ -145,18 +145,20 @@ class ConversationAnswer(BaseModel):
 class StatusAnswer(BaseModel):
     """How far a stream is."""
 
-    stream_id: str = Field(examples=["pYnkZ0gC2rT1uVwX3yZaBcDe"])
-    state: Literal["running", "done", "error", "cancelled"] = Field(examples=["running"])
+    stream_id: str = Field(examples=["pYnkZ0gC2rT1uVwX3yZaBcDe"], description="The stream's name.")
+    state: Literal["running", "done", "error", "cancelled"] = Field(
+        examples=["running"], description="Whether it runs, or how it ended."
+    )
     last_id: str | None = Field(
         description="The newest id in the log; null before the first.", examples=["pYnkZ0gC2rT1uVwX3yZaBcDe.0.17"]
     )
-    resumable: bool = Field(examples=[True])
+    resumable: bool = Field(examples=[True], description="Whether it can be read behind an id.")
 
 
 class Health(BaseModel):
     """How this worker is."""
 
-    status: Literal["ok", "draining"] = Field(examples=["ok"])
-    uptime_seconds: float = Field(examples=[86.4])
-    version: str = Field(examples=["0.1.0"])
-    checks: dict[str, str] = Field(examples=[{"event_loop": "ok"}])
+    status: Literal["ok", "draining"] = Field(examples=["ok"], description="Whether it takes new work.")
+    uptime_seconds: float = Field(examples=[86.4], description="Since the worker that answers began.")
+    version: str = Field(examples=["0.1.0"], description="Of Sluice.")
+    checks: dict[str, str] = Field(examples=[{"event_loop": "ok"}], description="What was looked at, and how it is.")

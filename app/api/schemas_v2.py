@@ -18,8 +18,8 @@ class TextPart(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    type: Literal["text"]
-    text: Annotated[str, Field(min_length=1, max_length=PROMPT_CHARACTERS_MAX)]
+    type: Literal["text"] = Field(description="That this is text.")
+    text: Annotated[str, Field(min_length=1, max_length=PROMPT_CHARACTERS_MAX)] = Field(description="The text.")
 
 
 class ImagePart(BaseModel):
@@ -27,7 +27,7 @@ class ImagePart(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    type: Literal["image"]
+    type: Literal["image"] = Field(description="That this is an image.")
     url: Annotated[str, Field(pattern=r"^(https?://|data:image/)", description="http, https or data.")]
 
 
@@ -55,7 +55,7 @@ class Options(BaseModel):
         description="The same request's earlier answer will do while it is kept, whatever its metadata was; needs "
         "temperature 0 or a seed.",
     )
-    simulator: SimulatorBody | None = None
+    simulator: SimulatorBody | None = Field(None, description="How the simulator behaves; only in development.")
 
     @model_validator(mode="after")
     def _only_what_repeats_is_cached(self) -> "Options":
@@ -123,18 +123,18 @@ class ChatBodyV2(GenerateBodyV2):
 class UsageV2(BaseModel):
     """Tokens read and written."""
 
-    input_tokens: int = Field(examples=[5])
-    output_tokens: int = Field(examples=[64])
-    total_tokens: int = Field(examples=[69])
+    input_tokens: int = Field(examples=[5], description="Tokens of the request.")
+    output_tokens: int = Field(examples=[64], description="Tokens of the answer.")
+    total_tokens: int = Field(examples=[69], description="Both together.")
 
 
 class ContentV2(BaseModel):
     """A part of the answer: what was said or thought, or a call of a tool."""
 
-    type: Literal["text", "thought", "tool_call"]
-    text: str | None = Field(None, examples=["Rayleigh scattering."])
-    id: str | None = None
-    name: str | None = None
+    type: Literal["text", "thought", "tool_call"] = Field(description="What kind of part it is.")
+    text: str | None = Field(None, examples=["Rayleigh scattering."], description="The part's text.")
+    id: str | None = Field(None, description="Of a tool call.")
+    name: str | None = Field(None, description="Of the tool that is to be called.")
     arguments: str | None = Field(None, description="JSON, as the model wrote it.")
 
 
@@ -142,10 +142,10 @@ class GenerateAnswerV2(BaseModel):
     """The whole answer, where it was not streamed."""
 
     id: str = Field(description="The stream's, to be read again by.", examples=["pYnkZ0gC2rT1uVwX3yZaBcDe"])
-    model: str = Field(examples=["simulator"])
+    model: str = Field(examples=["simulator"], description="The model that answered.")
     created_at: int = Field(description="Unix time.", examples=[1_790_000_000])
-    content: list[ContentV2]
-    finish_reason: str = Field(examples=["stop"])
+    content: list[ContentV2] = Field(description="Its parts, in their order.")
+    finish_reason: str = Field(examples=["stop"], description="Why it ended.")
     usage: UsageV2
-    metadata: dict[str, str]
-    conversation_id: str | None = None
+    metadata: dict[str, str] = Field(description="The request's own, repeated.")
+    conversation_id: str | None = Field(None, description="That whose turn it was.")
