@@ -11,6 +11,7 @@ import select
 import signal
 import sys
 import traceback
+from functools import partial
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry
@@ -21,12 +22,13 @@ from app.observability.figure_files import FigureFiles
 from app.observability.figures import Figures
 from app.observability.places import claim
 from tests.support.scrape import Scrape
+from tests.unit.observability.forked import begin
 
 AT_ONCE = 3
 
 
-def work(folder: Path, ready: int, end: int) -> None:
-    """What a worker does of all this; it ends when told."""
+def work(folder: Path) -> FigureFiles:
+    """What a worker does of all this."""
     files, figures = FigureFiles(claim(folder)), Figures()
     figures.add(metrics.STREAMS, 1, "m", "native", "completed")
     figures.observe(metrics.STREAM_SECONDS, 1.0, "m")
@@ -34,23 +36,7 @@ def work(folder: Path, ready: int, end: int) -> None:
     figures.set(metrics.LOG_BYTES, 1)
     figures.set(metrics.LOG_AVAILABLE, 1)
     files.write(figures)
-    os.write(ready, b".")
-    os.read(end, 1)
-    os._exit(0)
-
-
-def begin(folder: Path) -> tuple[int, int]:
-    """A worker that has counted; its pid, and what tells it to end."""
-    ready_here, ready_there = os.pipe()
-    end_there, end_here = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        work(folder, ready_there, end_there)
-    os.close(ready_there)
-    os.close(end_there)
-    os.read(ready_here, 1)
-    os.close(ready_here)
-    return pid, end_here
+    return files
 
 
 def scrape_all_the_while(folder: Path, out: int, end: int) -> None:
@@ -88,7 +74,7 @@ def main(folder: Path, count: int) -> None:
     files_max = 0
     for number in range(count + AT_ONCE):
         if number < count:
-            alive.append(begin(folder))
+            alive.append(begin(partial(work, folder)))
         if len(alive) > AT_ONCE or number >= count:
             pid, end = alive.pop(dice.randrange(len(alive)))
             os.kill(pid, signal.SIGKILL) if number % 2 else os.write(end, b".")
