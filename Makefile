@@ -70,8 +70,8 @@ faults: $(DEVELOPMENT) ## Act every fault of an upstream and write what came of 
 
 bench: $(DEVELOPMENT) ## Measure what a token costs (loadtests/bench)
 	$(PYTHON) -m loadtests.bench $(ARGS)
-	$(PYTHON) -m loadtests.bench.access --assert
 	$(PYTHON) -m scripts.generate
+	$(PYTHON) -m loadtests.bench.access $(filter --assert,$(ARGS))
 
 capacity: $(DEVELOPMENT) ## Find how many streams a worker carries and, if it can be believed, write it to deploy/capacity.json (TARGET=URL: how many that one does)
 	$(PYTHON) -m loadtests.capacity $(if $(TARGET),--target $(TARGET)) $(ARGS)

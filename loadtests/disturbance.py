@@ -23,6 +23,14 @@ def disturb(what: str, state_dir: Path) -> str:
     Raises:
         NotDisturbed: it could not be done.
     """
+    try:
+        return _disturb(what, state_dir)
+    except (OSError, ValueError, subprocess.SubprocessError) as error:
+        # No such program, quotes that do not close, a command that does not end, a process that is not ours.
+        raise NotDisturbed(f"{what!r}: {error}") from error
+
+
+def _disturb(what: str, state_dir: Path) -> str:
     if what == "deploy":
         master = gunicorn_pid(state_dir)
         _send(master, signal.SIGHUP)

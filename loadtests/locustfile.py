@@ -62,8 +62,11 @@ def disturb_no_more(environment: Environment, **_: Any) -> None:
 
 def _disturb(environment: Environment, options: Any) -> None:
     tally = telemetry.tally(environment)
-    tally.withdraw(NOT_YET)
     try:
-        print(f"disturbed: {disturb(options.disturb, Path(options.state_dir))}", flush=True)
+        done = disturb(options.disturb, Path(options.state_dir))
     except NotDisturbed as error:
         tally.complain(f"not disturbed: {error}")
+    else:
+        print(f"disturbed: {done}", flush=True)
+    # Not before: what has not come back until the test is over has not disturbed it.
+    tally.withdraw(NOT_YET)

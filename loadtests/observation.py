@@ -4,16 +4,21 @@ Times are in seconds of one clock, the caller's. Says nothing of how the stream 
 """
 
 import json
+import os
+import time
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
+
+# A run in a container has the same process id as the one before it, and perhaps the same folder.
+_BEGAN_MS = int(1000 * time.time())
 
 
 class Outcome(StrEnum):
     """How it ended, as the client saw it. `http_503` and the like are made of the status."""
 
     FINISHED = "finished"
-    FAILED = "failed"  # it said so itself
+    FAILED = "failed"  # it said so itself, or its client could not read it
     TRUNCATED = "truncated"  # it ended without a word
     REFUSED = "refused"  # no connection, or none that lasted until the status
     SILENT = "silent"  # nothing came for longer than the client waits
@@ -110,11 +115,15 @@ class Journal:
     """Appends to a file of its own in `folder`: processes that share one would mix their lines.
 
     Not a new file for each test: on the web page one process runs several, and the first would be lost.
+
+    Args:
+        index: of the process among those of its run.
     """
 
-    def __init__(self, folder: Path, name: str) -> None:
+    def __init__(self, folder: Path, index: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self._file = (folder / f"{name}.jsonl").open("a", encoding="utf-8")
+        self.file = folder / f"streams-{index}-{os.getpid()}-{_BEGAN_MS}.jsonl"
+        self._file = self.file.open("a", encoding="utf-8")
 
     def write(self, observation: Observation) -> None:
         self._file.write(json.dumps(observation.record()) + "\n")

@@ -6,7 +6,6 @@ GAP, TOKENS, RESUME and OUTCOME. So they are in the table, the CSV, the web page
 also a line in the journal, exact where the statistics are rounded.
 """
 
-import os
 import random
 import time
 from collections import deque
@@ -19,7 +18,7 @@ from gevent.event import AsyncResult
 from locust import events
 from locust.env import Environment
 from locust.event import EventHook
-from locust.runners import MasterRunner, WorkerRunner
+from locust.runners import STATE_STOPPED, MasterRunner, WorkerRunner
 
 from loadtests.arrivals import Arrivals
 from loadtests.observation import Journal, Observation, Outcome
@@ -75,7 +74,7 @@ class Telemetry:
         runner = self._environment.runner
         index = max(0, getattr(runner, "worker_index", 0))
         if folder := self._options.records:
-            self.journal = Journal(Path(folder), f"streams-{index}-{os.getpid()}")
+            self.journal = Journal(Path(folder), index)
         if per_second:
             # Sums of independent Poisson processes are one.
             self.arrivals = Arrivals(per_second / generators, self._options.seed + index, self._started)
@@ -246,8 +245,14 @@ def _stop(environment: Environment, **_: Any) -> None:
     own = telemetry(environment)
     own.finish()
     own.close()
-    if _has_run(environment) and not isinstance(environment.runner, MasterRunner):
-        tally(environment).hear("this process", own.report(), now())
+    if _has_run(environment):
+        _tell_of_itself(environment)
+
+
+def _tell_of_itself(environment: Environment) -> None:
+    """A process that generates and judges; a master hears of its workers."""
+    if not isinstance(environment.runner, MasterRunner):
+        tally(environment).hear("this process", telemetry(environment).report(), now())
 
 
 def _report(client_id: str, data: dict[str, Any]) -> None:
@@ -270,6 +275,9 @@ def _judge(environment: Environment, **_: Any) -> None:
     """A verdict as the last line, and as the exit code; of the last test, if there were several."""
     if not _has_run(environment):
         return
+    if environment.runner is not None and environment.runner.state != STATE_STOPPED:
+        # Ctrl-C and SIGTERM: Locust stops the test only after this, so that its end has told nothing yet.
+        _tell_of_itself(environment)
     complaints = tally(environment).complaints()
     for complaint in complaints:
         print(f"INVALID: {complaint}")

@@ -10,7 +10,7 @@ import sys
 from typing import Any
 
 from app.capacity import FILE as CAPACITY
-from loadtests.bench.report import FILE as BENCH
+from loadtests.bench.report import RESULTS
 from loadtests.compare.table import FILE as COMPARISON
 from loadtests.compare.table import markdown
 from scripts.regions import main, table
@@ -55,11 +55,16 @@ def comparison_table() -> str:
     return markdown(json.loads(COMPARISON.read_text())).strip()
 
 
-def bench_table() -> str:
-    """What a token costs, with one thing more or less switched on."""
-    if not BENCH.exists():
+def bench_tables() -> str:
+    """What a token costs, with one thing more or less switched on: a table of each run."""
+    files = sorted(RESULTS.glob("*.json"))
+    if not files:
         return MISSING.format(command="make bench ARGS=--write")
-    known: dict[str, Any] = json.loads(BENCH.read_text())
+    return "\n\n".join(bench_table(json.loads(file.read_text())) for file in files)
+
+
+def bench_table(known: dict[str, Any]) -> str:
+    """One run, its command and its date."""
     head = [
         "",
         "streams",
@@ -97,7 +102,7 @@ def _figure(value: float | None, unit: str = "") -> str:
 
 
 def regions() -> dict[str, str]:
-    return {"bench": bench_table(), "capacity": capacity_table(), "comparison": comparison_table()}
+    return {"bench": bench_tables(), "capacity": capacity_table(), "comparison": comparison_table()}
 
 
 if __name__ == "__main__":

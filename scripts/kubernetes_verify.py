@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from app.timeouts import ledger
 from scripts.kubernetes_streams import COMPLETE, STREAMS, Readers
 from scripts.regions import HOME
 
@@ -29,6 +30,9 @@ ROLL_SECONDS_MAX = 600
 DELETE_SECONDS_MAX = 300
 FORWARD_SECONDS_MAX = 30
 LOOK_SECONDS = 1.0
+# With the pause before it well within the time for which a deleted pod's NGINX goes on accepting: what the readers
+# begin behind that is refused, and would look like a stream that was cut.
+LOOK_SECONDS_MAX = ledger()["nginx_quit_seconds"] / 2
 # Of the pod: NGINX's, and the exporter's.
 PORTS = (8080, 9464)
 FORWARDED = re.compile(r"(127\.0\.0\.1:\d+) -> (\d+)")
@@ -128,11 +132,11 @@ def until_deleted(kubectl: Kubectl, pod: str) -> None:
     """Its successor is there, and was watched for `minReadySeconds`.
 
     Raises:
-        Failed: it was not told to go.
+        Failed: it was not told to go, or the cluster is too slow to say when.
     """
     deadline = time.monotonic() + ROLL_SECONDS_MAX
     words = ("get", pod, "--output", "jsonpath={.metadata.deletionTimestamp}")
-    while not kubectl.run(*words, seconds_max=30) and not kubectl.dry_run:
+    while not kubectl.run(*words, seconds_max=LOOK_SECONDS_MAX) and not kubectl.dry_run:
         if time.monotonic() > deadline:
             raise Failed(f"{pod} was not told to go within {ROLL_SECONDS_MAX} s of the restart")
         time.sleep(LOOK_SECONDS)

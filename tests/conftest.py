@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.support.redis import RedisServer
 from tests.support.upstream import ScriptedUpstream
 
 
@@ -20,6 +21,19 @@ def upstream() -> Iterator[ScriptedUpstream]:
     """An upstream of the module's own, which does what each model's script says."""
     with ScriptedUpstream() as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def redis() -> Iterator[RedisServer]:
+    """A Redis of the module's own."""
+    with RedisServer() as running:
+        yield running
+
+
+@pytest.fixture
+def turn(request: pytest.FixtureRequest) -> int:
+    """Which try of the test this is, from 0: by it a test names a caller or a model that no earlier try has used up."""
+    return int(getattr(request.node, "execution_count", 1)) - 1
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -1,9 +1,8 @@
-"""One WebSocket, from its acceptance to its end: what the client says, and the stream that it reads just now."""
+"""One WebSocket, from its acceptance to its end: what the client says, and what it is told."""
 
 import random
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from time import monotonic
 
 import structlog
@@ -12,6 +11,8 @@ from pydantic import ValidationError
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from app.api.context import Caller, Context, upstream_headers
+from app.api.conversation_feed import ConversationFeed
+from app.api.socket_reading import SocketReading
 from app.api.socket_schemas import (
     CLIENT_MESSAGE,
     CancelMessage,
@@ -28,10 +29,9 @@ from app.observability.metrics import HEARTBEATS, READERS, REFUSED, RESUMES
 from app.providers.base import GenerationRequest
 from app.scope import socket_wire
 from app.streams.connection import ClientGone, ReaderStuck
-from app.streams.delivery import Delivery
-from app.streams.log import START, STREAM_ID, Cursor, format_id, parse_id
+from app.streams.log import START, STREAM_ID, parse_id
 from app.streams.reader import Reader
-from app.streams.response import RETRY_MS, Push
+from app.streams.response import RETRY_MS
 from app.streams.sockets import SocketConnection, SocketEncoder, error_message, message
 from app.streams.tail import Entry
 
@@ -42,19 +42,6 @@ WRONG_MESSAGES_MAX = 10
 PONG = message("pong")
 # RFC 6455 and IANA's registry: service restart; unauthorized; policy violation; internal error.
 RESTART, UNAUTHORIZED, POLICY, INTERNAL = 1012, 3000, 1008, 1011
-
-
-@dataclass(frozen=True)
-class Reading:
-    """The stream that is read just now."""
-
-    reader: Reader
-    encoder: SocketEncoder
-    delivery: Delivery
-
-    @property
-    def stream_id(self) -> str:
-        return self.reader.record.stream_id
 
 
 class Session:
@@ -71,10 +58,8 @@ class Session:
         self._who = who
         self._socket = socket
         self._conversation_id = conversation_id
-        self._key = "" if conversation_id is None else ctx.conversations.key(who.principal, conversation_id)
-        self._reading: Reading | None = None
-        self._at: str | None = None  # of the conversation's streams, that which was told last
-        self._news = False
+        self._reading: SocketReading | None = None
+        self._feed: ConversationFeed | None = None
         self._wrong = 0
         self.streams = self.begun = self.tokens = 0
 
@@ -100,9 +85,8 @@ class Session:
         try:
             terms.drain.rest(self._connection)
             self._leave_in_time()
-            if self._key:
-                self._ctx.conversations.follow(self._key, self._hear)
-                self._at = next(iter(reversed(await self._turns())), (None, ""))[0]
+            if self._conversation_id is not None:
+                await self._follow(self._conversation_id)
             return await self._serve()
         except ClientGone:
             return "client_cancelled"
@@ -120,8 +104,14 @@ class Session:
         finally:
             terms.drain.leave(self._connection)
             self._connection.close()
-            if self._key:
-                self._ctx.conversations.unfollow(self._key, self._hear)
+            if self._feed is not None:
+                self._feed.end()
+
+    async def _follow(self, conversation_id: str) -> None:
+        conversations = self._ctx.conversations
+        key = conversations.key(self._who.principal, conversation_id)
+        self._feed = ConversationFeed(conversations, key, self._connection.wake)
+        await self._feed.begin()
 
     def _leave_in_time(self) -> None:
         self._connection.key = self._who.identity.key
@@ -139,16 +129,16 @@ class Session:
                 if not await self._handle(said):
                     await self._close(POLICY, "invalid_request")
                     return "invalid_request"
-            elif entries := await self._take():
-                await self._tell(entries)
+            elif (reading := self._reading) is not None and (entries := await reading.take()):
+                await self._tell(reading, entries)
             elif connection.leaving:
                 return await self._say_farewell(connection.leaving)
             elif connection.heartbeat_due:
                 if self._reading is not None:  # a socket that rests is no stream that is silent
                     figures.add(HEARTBEATS)
                 await self._send(SocketEncoder.heartbeat)
-            elif self._news and self._reading is None:
-                await self._look()
+            elif self._feed is not None and self._feed.news and self._reading is None:
+                await self._look(self._feed)
             else:
                 await connection.wait()
         return "client_cancelled"
@@ -210,16 +200,11 @@ class Session:
         stream_id, cursor = wanted.stream_id, START
         if wanted.last_event_id is not None:
             stream_id, cursor = parse_id(wanted.last_event_id)
-        elif stream_id is None and self._key:
-            stream_id = next(iter(reversed(await self._turns())), ("", ""))[0]
+        elif stream_id is None and self._feed is not None:
+            stream_id = await self._feed.newest() or ""
         if stream_id is None:
             raise InvalidRequest("resume: needs last_event_id or stream_id.")
-        opening = self._who.identity.opening
-        if not STREAM_ID.fullmatch(stream_id) or (
-            opening is not None
-            and opening.kind == "conversation"
-            and stream_id not in [each for each, _ in await self._turns()]
-        ):
+        if not STREAM_ID.fullmatch(stream_id) or not await self._may_read(stream_id):
             raise NotFound("There is no such stream.")
         try:
             reader = await self._ctx.attach(self._who, stream_id, cursor)
@@ -230,76 +215,55 @@ class Session:
         if reader.past_end:
             tracing.link(reader.record.request.headers)
             self._ctx.streams.detach(reader)
-            self._at, self._news = stream_id, bool(self._key)
+            if self._feed is not None:
+                self._feed.told(stream_id)
+                self._feed.news = True
             await self._send(message("end", id=wanted.last_event_id, stream_id=stream_id))
         else:
             await self._read(reader)
 
-    async def _look(self) -> None:
+    async def _may_read(self, stream_id: str) -> bool:
+        """Whoever came with a conversation's ticket reads nothing else."""
+        opening = self._who.identity.opening
+        if opening is None or opening.kind != "conversation":
+            return True
+        return self._feed is not None and stream_id in await self._feed.stream_ids()
+
+    async def _look(self, feed: ConversationFeed) -> None:
         """Read the conversation's next stream, if there is one."""
-        self._news = False
-        turns = await self._turns()
-        ids = [stream_id for stream_id, _ in turns]
-        # One that is not there any more did not end well, or was forgotten for its age.
-        place = ids.index(self._at) + 1 if self._at in ids else max(0, len(ids) - 1) if self._at else 0
-        if place == len(ids):
+        found = await feed.next()
+        if found is None:
             return
-        stream_id, said = turns[place]
-        self._at = stream_id
+        stream_id, said = found
         try:
             reader = await self._ctx.attach(self._who, stream_id, START)
         except NotFound:
-            self._news = True
+            feed.news = True
             return
         await self._read(reader, said)
 
-    async def _turns(self) -> list[tuple[str, str]]:
-        turns = await self._ctx.conversations.turns(self._key)
-        return [(turn.stream_id, turn.said) for turn in turns]
-
     async def _read(self, reader: Reader, said: str | None = None) -> None:
         """Tell the client of a stream from now on."""
-        record = reader.record
-        encoder = SocketEncoder(record.stream_id, record.request.model)
-        self._reading = Reading(reader, encoder, Delivery())
-        self._at = record.stream_id
+        reading = self._reading = SocketReading(reader)
+        if self._feed is not None:
+            self._feed.told(reading.stream_id)
         self.streams += 1
-        tracing.link(record.request.headers)
-        tracing.describe(stream_id=record.stream_id)
+        tracing.link(reading.record.request.headers)
+        tracing.describe(stream_id=reading.stream_id)
         drain = self._ctx.terms.drain
         drain.leave(self._connection)
         drain.enter(self._connection, resumable=True)
-        await self._send(
-            message(
-                "start",
-                stream_id=record.stream_id,
-                model=record.request.model,
-                conversation_id=self._conversation_id,
-                message=said if self._key else None,
-            )
-        )
-        reader.follow(Push(reader, self._connection, encoder, self._reading.delivery))
+        await self._send(reading.start(self._conversation_id, None if self._feed is None else said))
+        reading.follow(self._connection)
 
-    async def _take(self) -> Sequence[Entry]:
-        if self._reading is None:
-            return ()
-        try:
-            return await self._reading.reader.take()
-        except SluiceError as error:
-            # An end of the reading, not of the stream: it has no id.
-            self._reading.reader.ended = True
-            return [(None, error.as_event())]
-
-    async def _tell(self, entries: Sequence[Entry]) -> None:
-        assert self._reading is not None
-        reading = self._reading
-        reading.delivery.count(entries)
-        await self._send(b"".join([reading.encoder.encode(cursor, event) for cursor, event in entries]))
-        if reading.reader.ended:
+    async def _tell(self, reading: SocketReading, entries: Sequence[Entry]) -> None:
+        await self._send(reading.told(entries))
+        if reading.ended:
             self._end_reading(reading.delivery.outcome)
             self._ctx.terms.drain.leave(self._connection)
             self._ctx.terms.drain.rest(self._connection)
-            self._news = bool(self._key)
+            if self._feed is not None:
+                self._feed.news = True
 
     def _end_reading(self, outcome: str) -> None:
         if self._reading is not None:
@@ -309,18 +273,14 @@ class Session:
             self._reading = None
 
     async def _say_farewell(self, reason: str) -> str:
-        at: Cursor = START if self._reading is None else self._reading.reader.cursor
-        last = None if self._reading is None or at == START else format_id(self._reading.stream_id, at)
-        stream_id = None if self._reading is None else self._reading.stream_id
+        reading = self._reading
+        last = None if reading is None else reading.last_event_id
+        stream_id = None if reading is None else reading.stream_id
         await self._send(
             message("reconnect", reason=reason, retry_ms=_retry_ms(), last_event_id=last, stream_id=stream_id)
         )
         await self._close(UNAUTHORIZED if reason == "reauthenticate" else RESTART, reason)
         return reason
-
-    def _hear(self) -> None:
-        self._news = True
-        self._connection.wake()
 
     async def _send(self, frames: bytes) -> None:
         await self._connection.send_frames(frames)

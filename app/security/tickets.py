@@ -49,7 +49,7 @@ class Tickets:
     """Issues and finds them.
 
     Args:
-        kept_seconds: how long one that was opened can be shown again: as long as an ended stream can be read.
+        kept_seconds: how long one that opened a stream can be shown again: as long as an ended stream can be read.
         asking_seconds: how long one for a conversation is good: as long as a token of ours, which it is in all but
             its form.
     """
@@ -94,9 +94,11 @@ class Tickets:
     async def open(self, ticket: str, kept: Kept) -> None:
         """What it is for is there: from now on it is good for that alone, as long as that is kept."""
         opening = msgspec.structs.replace(kept.opening, opened=True)
+        # A conversation's ends by `expires_at`, which may be later.
+        seconds = max(self._kept_seconds, kept.expires_at + kept.leeway_seconds - time())
         try:
             # Kept anew, since a socket may have waited for its first message for longer than the minute.
-            await self._keep(ticket, msgspec.structs.replace(kept, opening=opening), self._kept_seconds)
+            await self._keep(ticket, msgspec.structs.replace(kept, opening=opening), seconds)
         except LogUnavailable as error:
             # What was opened goes on. Shown again within the minute, the ticket is opened then.
             log.warning("a ticket cannot be kept", detail=error.detail or error.message)

@@ -17,8 +17,8 @@ from app.streams.outcome import outcome_of
 from app.streams.pace import Pace
 from app.streams.tail import Entry, Tail
 
-# No stream is older; the clocks of two machines may differ by more.
-AGE_SECONDS_MAX = 3600.0
+# The longest life that a setting allows, on four workers one after the other; a clock may be years off.
+AGE_SECONDS_MAX = 4 * 86_400.0
 
 
 class Past(NamedTuple):

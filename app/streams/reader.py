@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 
-from app.errors import CursorGone
+from app.errors import CursorGone, LogUnavailable
 from app.events import ENDS
 from app.streams.log import Cursor, StreamLog, StreamRecord, check_contiguous
 from app.streams.tail import Entry, Tail, Wake
@@ -72,9 +72,16 @@ class Reader:
         return self._passed(page) if page else self._at_the_logs_end()
 
     def take_now(self) -> Sequence[Entry] | None:
-        """As `take`, as far as that needs no log; None where it does."""
+        """As `take`, as far as that needs no log; None where it does.
+
+        Raises:
+            CursorGone
+            LogUnavailable: what this reader had without ids comes again; whoever reads it is to come back for it.
+        """
         tail = self._tail
         if self._position is None or self._position < tail.start:
+            if self._beyond_cursor and tail.forgotten:
+                raise LogUnavailable("What came without an id comes again.", retry_after_seconds=1)
             if self._beyond_cursor:
                 # It fell behind while the log was away: the cursor would bring again what it had without ids.
                 raise CursorGone("The stream's log did not keep what follows.")

@@ -159,6 +159,7 @@ class Streams:
             place.leave()
         if generation.lost:
             log.warning("stream was taken over", stream=live.stream_id)
+            live.tail.forget_unnamed()
             self._fill(live)
         self.tidy(live)
 

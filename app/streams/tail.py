@@ -42,6 +42,7 @@ class Tail:
         # Of what lies before the oldest entry; None where that never got an id, and nobody can say that he is there.
         self._before: Cursor | None = after
         self._unnamed_dropped = 0
+        self.forgotten = False
         self._wakers: list[Wake] = []
 
     @property
@@ -81,6 +82,20 @@ class Tail:
         for index, cursor in zip(unnamed, cursors[dropped:], strict=False):
             self.entries[index] = (cursor, self.entries[index][1])
         self.last = cursors[-1]
+
+    def forget_unnamed(self) -> None:
+        """Somebody else writes the stream from now on: what came without an id comes again, with one.
+
+        Whoever has it must come back for it on another connection, by which clients know what to drop.
+        """
+        if self.ended or not (self._unnamed_dropped or any(cursor is None for cursor, _ in self.entries)):
+            return
+        self.start = self.end + 1  # where nobody stands
+        self.entries = []
+        self._before = self.last
+        self._unnamed_dropped = 0
+        self.forgotten = True
+        self._wake((), self.end)
 
     def break_off(self, error: SluiceError) -> None:
         """Whoever fills the tail cannot go on: readers get `error` behind what there is."""

@@ -1,6 +1,7 @@
 """`python -m loadtests.bench`: measure, print the table, and fail when it cannot be believed."""
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from loadtests.bench.errors import BenchError
 from loadtests.bench.generator import Demand
 from loadtests.bench.measurement import Bench, Row
 from loadtests.bench.processes import REPOSITORY, choose_cores
-from loadtests.bench.report import FILE, as_json, write
+from loadtests.bench.report import RESULTS, as_json, write
 from loadtests.bench.surfaces import SURFACES
 from loadtests.bench.systems import ASKED_FOR, SYSTEMS
 from loadtests.bench.verdict import broken_limits, faults
@@ -37,7 +38,7 @@ def main(words: Sequence[str] | None = None) -> int:
     if complaints:
         return fail(complaints)
     if options.write:
-        FILE.write_bytes(as_json(title, command, rows))
+        (RESULTS / f"{options.write}.json").write_bytes(as_json(title, command, rows))
     return 0
 
 
@@ -53,13 +54,24 @@ def read_options(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--only", choices=SYSTEMS, nargs="+", default=usual, help="which rows")
     parser.add_argument("--assert", dest="check", action="store_true", help="fail when a limit is broken")
     parser.add_argument(
-        "--write", action="store_true", help=f"leave the figures in {FILE.relative_to(REPOSITORY)}, too"
+        "--write",
+        nargs="?",
+        const="costs",
+        type=_name,
+        metavar="NAME",
+        help=f"leave the figures in {RESULTS.relative_to(REPOSITORY)}/NAME.json, too (%(const)s): a table of README",
     )
     parser.add_argument("--state", type=Path, default=STATE, help="folder for the table, the figures and the logs")
     options = parser.parse_args(words)
     if min(*options.streams, options.tokens, options.seconds) <= 0 or not 1 <= options.rate <= 1000:
         parser.error("--streams, --tokens and --seconds are above 0, --rate is 1 to 1000")
     return options
+
+
+def _name(said: str) -> str:
+    if not re.fullmatch("[a-z][a-z-]{0,30}", said):
+        raise argparse.ArgumentTypeError(f"{said!r} is no name of small letters")
+    return said
 
 
 def measure(options: argparse.Namespace) -> list[Row]:

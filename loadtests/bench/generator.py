@@ -14,7 +14,8 @@ from loadtests.bench.figures import Figures
 from loadtests.bench.processes import spawn, stop
 from loadtests.bench.surfaces import Surface
 
-RAMP_SECONDS_MAX = 5.0
+# Of streams that live for longer none would end before the window closes, and they would end in waves.
+RAMP_SECONDS_MAX = 30.0
 # A gap this many times the pace is one that a reader notices.
 STALL_FACTOR = 2
 # Beyond ramp and window: the settling second, and a machine that is slow to schedule.

@@ -49,6 +49,13 @@ def sluice_traced(site: Site, origin_port: int) -> Iterator[System]:
 
 
 @contextlib.contextmanager
+def sluice_counting(site: Site, origin_port: int) -> Iterator[System]:
+    """The same with a key in each request and every limit counted."""
+    with _alone(site, origin_port, _keys(site)) as system:
+        yield system._replace(header=HEADER)
+
+
+@contextlib.contextmanager
 def sluice_full(site: Site, origin_port: int) -> Iterator[System]:
     """The same with all that is off without a setting: a key in each request, every limit counted, traces."""
     with _asked_for(site) as more, _alone(site, origin_port, more) as system:
@@ -90,10 +97,14 @@ def everything_on_redis(site: Site, origin_port: int) -> Iterator[System]:
 @contextlib.contextmanager
 def _asked_for(site: Site) -> Iterator[dict[str, str]]:
     """The settings that switch on what is off without one; whoever calls shows `HEADER`."""
-    keys = site.state / "keys.yaml"
-    write_keys(keys)
     with Collector() as collector:
-        yield {**collector.env, "SLUICE_API_KEYS_FILE": str(keys)}
+        yield {**collector.env, **_keys(site)}
+
+
+def _keys(site: Site) -> dict[str, str]:
+    file = site.state / "keys.yaml"
+    write_keys(file)
+    return {"SLUICE_API_KEYS_FILE": str(file)}
 
 
 @contextlib.contextmanager

@@ -12,8 +12,8 @@ from loadtests.bench.measurement import Row
 from loadtests.bench.verdict import added_ttft_ms, faults, nginx_costs, seen_us
 
 NOTHING = "–"
-# What README shows; written by a run that can be believed.
-FILE = Path(__file__).with_name("results.json")
+# What README shows, a table of each file; written by runs that can be believed.
+RESULTS = Path(__file__).with_name("results")
 HEADINGS = (
     "",
     "streams",

@@ -8,6 +8,7 @@ from loadtests.bench.ours import (
     everything_on_redis,
     sluice,
     sluice_behind_nginx,
+    sluice_counting,
     sluice_full,
     sluice_on_redis,
     sluice_traced,
@@ -46,10 +47,11 @@ SYSTEMS: dict[str, tuple[str, Start]] = {
     "unseen": ("Sluice, no figures or lines", sluice_unseen),
     "nginx": ("Sluice behind NGINX", sluice_behind_nginx),
     "redis": ("Sluice, log in Redis", sluice_on_redis),
+    "counting": ("Sluice, with keys and limits", sluice_counting),
     "traced": ("Sluice, traced", sluice_traced),
     "full": ("Sluice, traced, with keys and limits", sluice_full),
     "everything": ("Sluice behind NGINX, everything on", everything),
     "everything-redis": ("Sluice behind NGINX, everything on, log in Redis", everything_on_redis),
 }
 # Those that are only measured where they are asked for.
-ASKED_FOR = ("redis", "traced", "full", "everything", "everything-redis")
+ASKED_FOR = ("redis", "counting", "traced", "full", "everything", "everything-redis")

@@ -24,7 +24,7 @@ from loadtests.capacity.objectives import Objectives, UnknownProfile, objectives
 from loadtests.capacity.page import page
 from loadtests.capacity.point import Model, Point
 from loadtests.capacity.remote import SIMULATOR, Remote, RemoteTarget, UnusableTarget
-from loadtests.capacity.result import Answer, Question, answer, write
+from loadtests.capacity.result import SYSTEM, Answer, Question, answer, write
 from loadtests.capacity.summary import markdown
 from loadtests.capacity.sweep import Bounds, Measure, Sweep, sweep
 from loadtests.capacity.target import LocalTarget, Site
@@ -78,7 +78,7 @@ def read_options(words: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--model", default=SIMULATOR, help="of the target; any but the simulator has its own pace")
     parser.add_argument("--profile", default="chat", help="of loadtests/profiles.yaml: the traffic and its objectives")
-    parser.add_argument("--system", choices=SYSTEMS, default="nginx", help="what is started and measured")
+    parser.add_argument("--system", choices=SYSTEMS, default=SYSTEM, help="what is started and measured")
     parser.add_argument("--surface", choices=SURFACES, default="openai", help="which route")
     parser.add_argument("--header", default="", help="a header of every request, such as 'Authorization: Bearer …'")
     parser.add_argument("--streams-min", type=int, default=defaults.streams_min)

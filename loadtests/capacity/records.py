@@ -31,6 +31,11 @@ class Record(msgspec.Struct, frozen=True):
         """From the moment at which the stream was due, which a slow server does not move."""
         return None if self.first_token_ms is None else self.first_token_ms - self.scheduled_ms
 
+    @property
+    def life_ms(self) -> float | None:
+        """How long it was open, from before the window if need be; None while it is."""
+        return None if self.outcome == STILL_OPEN or self.ended_ms is None else self.ended_ms - self.opened_ms
+
     def milliseconds_within(self, window_ms: float) -> float:
         """How long it was open within the window."""
         ended = window_ms if self.outcome == STILL_OPEN or self.ended_ms is None else self.ended_ms

@@ -28,6 +28,8 @@ from loadtests.capacity.sweep import Sweep, curve
 from loadtests.capacity.verdict import reasons
 
 SCHEMA = FILE.with_name("capacity.schema.json")
+# Of what people run: the product behind NGINX, as it comes. The others tell what one part of it costs.
+SYSTEM = "nginx"
 PROGRAM_SECONDS_MAX = 5
 LIBRARIES = ("gunicorn", "uvicorn", "uvicorn-worker", "uvloop", "lmdb")
 # Of fewer, nobody knows whether the number was that of one lucky start.
@@ -82,6 +84,8 @@ class Answer(NamedTuple):
             return "the figures of one worker on one core, with its share of NGINX"
         missing = [name for name in Cost.__struct_fields__ if self.document[name] is None]
         if file.resolve() == FILE:
+            if self.question.system != SYSTEM:
+                missing.append(f"the system that the limits are of, --system {SYSTEM}")
             if self.question.repetitions < REPETITIONS_MIN:
                 missing.append(f"{REPETITIONS_MIN} repetitions")
             if self.question.profile == SMOKE:

@@ -16,7 +16,10 @@ LAG_P99_MS_MAX = 10.0
 # Above this, something else ran on the gateway's core.
 NEIGHBOURS_PERCENT_MAX = 10.0
 ACHIEVED_PERCENT_MIN = 98.0
-LITTLE_PERCENT_MAX = 5.0
+# Of streams in flight, beside what their records come to and, in the open model, beside Little's law.
+IN_FLIGHT_PERCENT_MAX = 5.0
+# Of few streams, or of a window that is no longer than they live, chance alone takes or adds more than that.
+DEVIATIONS_MAX = 3.0
 # Streams of the open model begin when they are due, not when a place is free.
 START_LAG_P99_MS_MAX = 50.0
 
@@ -56,10 +59,8 @@ def load_complaints(point: Point) -> list[str]:
         return ["no stream finished within the window"]
     if point.achieved_percent < ACHIEVED_PERCENT_MIN:
         found.append(f"{point.achieved_percent:.1f} % of the tokens due arrived, {ACHIEVED_PERCENT_MIN:g} % must")
-    if point.little_percent > LITTLE_PERCENT_MAX:
-        found.append(
-            f"{point.little_percent:.1f} % between streams in flight and Little's law, at most {LITTLE_PERCENT_MAX:g} %"
-        )
+    if (off := point.unrecorded_percent) > IN_FLIGHT_PERCENT_MAX:
+        found.append(f"{off:.1f} % between streams in flight and their records, at most {IN_FLIGHT_PERCENT_MAX:g} %")
     if point.model == "open":
         found += _arrival_complaints(point)
     return found
@@ -67,6 +68,9 @@ def load_complaints(point: Point) -> list[str]:
 
 def _arrival_complaints(point: Point) -> list[str]:
     health, found = point.health, []
+    chance = max(IN_FLIGHT_PERCENT_MAX, DEVIATIONS_MAX * point.edge_percent)
+    if (off := point.little_percent) > chance:
+        found.append(f"{off:.1f} % between streams in flight and Little's law, at most {chance:.0f} %")
     if health.start_lag_p99_ms > START_LAG_P99_MS_MAX:
         found.append(f"streams began {health.start_lag_p99_ms:.0f} ms late (p99), at most {START_LAG_P99_MS_MAX:g} ms")
     begun = 100 * (1 - health.waiting / max(1, health.scheduled))

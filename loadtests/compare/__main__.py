@@ -30,11 +30,10 @@ from loadtests.capacity.result import versions as sluice
 from loadtests.capacity.sweep import Bounds, search
 from loadtests.capacity.target import LocalTarget, Site
 from loadtests.capacity.verdict import generator_complaints, is_exhausted, reasons
-from loadtests.compare.peers import PEERS, peer, versions
+from loadtests.compare.peers import ORIGIN, PEERS, peer, versions
 from loadtests.compare.table import FILE, markdown
 
 STATE = REPOSITORY / "var" / "compare"
-ORIGIN = "origin"
 # Where the search begins; what misses an objective there is said to carry fewer.
 STREAMS_MIN = 8
 
@@ -90,7 +89,11 @@ def read_options(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=5.0, help="window of each load")
     parser.add_argument("--no-write", action="store_true", help="leave loadtests/comparison.json as it is")
     parser.add_argument("--state", type=Path, default=STATE, help="folder for records and logs")
-    return parser.parse_args(words)
+    options = parser.parse_args(words)
+    names = [name for name, _ in options.peer]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        parser.error(f"argument --peer: given twice: {', '.join(twice)}")
+    return options
 
 
 def systems(options: argparse.Namespace) -> Mapping[str, tuple[str, Start]]:

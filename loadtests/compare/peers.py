@@ -5,8 +5,9 @@ import contextlib
 import functools
 import os
 import shlex
+import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import yaml
@@ -20,6 +21,8 @@ from loadtests.bench.systems import SYSTEMS
 
 # Whatever a peer has started is the gateway: all of it counts as `gunicorn` does of ours.
 ALL = {"gunicorn": ""}
+# What all of them stand before; measured, too, for what a gateway adds to the first token.
+ORIGIN = "origin"
 LITELLM = REPOSITORY / ".tools" / "litellm" / "bin" / "litellm"
 
 
@@ -66,20 +69,30 @@ def peer(said: str) -> tuple[str, tuple[str, Start]]:
     """Any gateway that is installed, of NAME=COMMAND, by its short name.
 
     Raises:
-        argparse.ArgumentTypeError: the command does not say where its port and its upstream go.
+        argparse.ArgumentTypeError: it could not be started, or not be told from another; known before anything runs.
     """
     name, _, command = said.partition("=")
-    if not name or name in PEERS or "{port}" not in command or "{origin}" not in command:
+    if not name or name in {*PEERS, ORIGIN} or "{port}" not in command or "{origin}" not in command:
         raise argparse.ArgumentTypeError("NAME=COMMAND, a name of its own, and {port} and {origin} in the command")
-    return name, (name, functools.partial(_installed, command))
+    if "/" in name:
+        raise argparse.ArgumentTypeError(f"{name!r} has a '/', and names files")
+    try:
+        words = shlex.split(command)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{name}: {command!r}: {error}") from None
+    # Where it will be looked for: on the path, or from the repository on.
+    if shutil.which(REPOSITORY / words[0] if "/" in words[0] else words[0]) is None:
+        raise argparse.ArgumentTypeError(f"{name}: {words[0]!r} is no program that can be run")
+    return name, (name, functools.partial(_installed, words))
 
 
 @contextlib.contextmanager
-def _installed(command: str, site: Site, origin_port: int) -> Iterator[System]:
+def _installed(words: Sequence[str], site: Site, origin_port: int) -> Iterator[System]:
     """It must answer POST /v1/chat/completions for our model on the port, as the origin does at `{origin}/v1`."""
     (port,) = free_ports(1)
-    filled = command.replace("{port}", str(port)).replace("{origin}", f"http://127.0.0.1:{origin_port}")
-    with started(shlex.split(filled), site.cores.gateway, site.gateway_log, os.environ) as process:
+    upstream = f"http://127.0.0.1:{origin_port}"
+    filled = [word.replace("{port}", str(port)).replace("{origin}", upstream) for word in words]
+    with started(filled, site.cores.gateway, site.gateway_log, os.environ) as process:
         wait_until_listens(port, process, site.gateway_log)
         yield System(port, process.pid, ALL)
 

@@ -12,7 +12,7 @@ from abc import abstractmethod
 from typing import Any, ClassVar
 
 import gevent
-from locust import FastHttpUser, constant, task
+from locust import FastHttpUser, constant, events, task
 from locust.contrib.fasthttp import FAILURE_EXCEPTIONS, ResponseContextManager
 
 from loadtests.observation import Observation, Outcome
@@ -33,6 +33,8 @@ HTTP_OK, HTTP_NO_CONTENT = 200, 204
 TIMED_OUT = "timed out"
 # Ends of a connection after which a resumable client comes back; the statuses only to a stream that it knows of.
 COME_BACK = frozenset({Outcome.TRUNCATED, Outcome.RECONNECT, Outcome.REFUSED, Outcome.SILENT})
+# Those of them that are no failure of a connection: the server may end it, and the stream goes on in the next one.
+CONTINUED = frozenset({Outcome.TRUNCATED, Outcome.RECONNECT})
 COME_BACK_TO_STREAM = COME_BACK | {"http_502", "http_503"}
 
 
@@ -92,9 +94,30 @@ class StreamingUser(FastHttpUser):
                 outcome = self.follow(Reading(self.surface, observation))
         except Endless:
             outcome = Outcome.ENDLESS
+        except Exception:
+            outcome = Outcome.FAILED  # and not open: Locust goes on with the next, and has the error in its report
+            raise
         finally:
             observation.end(now(), outcome)
             self.telemetry.ended(observation)
+        self.count(outcome, 1000 * (now() - observation.opened))
+
+    def count(self, outcome: str, milliseconds: float) -> None:
+        """Has Locust count a stream that is lost though none of its connections is counted as failed."""
+        lost = outcome == Outcome.ENDLESS or (self.resumable and outcome in CONTINUED)
+        if lost and outcome not in self.expected:
+            self.count_request("STREAM", outcome, milliseconds)
+
+    def count_request(self, kind: str, outcome: str, milliseconds: float) -> None:
+        """Has Locust count what it did not send itself."""
+        events.request.fire(
+            request_type=kind,
+            name=self.scenario,
+            response_time=milliseconds,
+            response_length=0,
+            exception=None if outcome in self.expected else RuntimeError(outcome),
+            context={},
+        )
 
     def follow(self, reading: Reading) -> str:
         """The stream, over as many connections as it takes; its outcome."""
@@ -155,14 +178,9 @@ class StreamingUser(FastHttpUser):
                     outcome = self._read(response, reading)
                 elif response.headers is not None:
                     reading.retry_seconds = _seconds(response.headers.get("retry-after"))
-            except Endless:
-                response.failure(Outcome.ENDLESS)
-                raise
             finally:
                 response.request_meta["response_time"] = 1000 * (now() - began)
-            # A connection that is to be continued is no failure of the stream.
-            continued = self.resumable and outcome in {Outcome.RECONNECT, Outcome.TRUNCATED}
-            if outcome in self.expected or continued:
+            if outcome in self.expected or (self.resumable and outcome in CONTINUED):
                 response.success()
             else:
                 response.failure(outcome)

@@ -5,7 +5,6 @@ from typing import Any, ClassVar
 from urllib.parse import urlsplit, urlunsplit
 
 import websocket
-from locust import events
 
 from loadtests.observation import Outcome
 from loadtests.reading import Reading
@@ -42,23 +41,18 @@ class WebSocketChat(StreamingUser):
         return Wish(PROMPT, self.random.randint(20, 100), self.pace(), seed=self.random.randrange(1_000_000))
 
     def follow(self, reading: Reading) -> str:
-        """As over HTTP; Locust has no client that would count it."""
+        """As over HTTP."""
         outcome: str = Outcome.OPEN
-        began = now()
         try:
             outcome = super().follow(reading)
         finally:
             if outcome != Outcome.FINISHED or self._answers >= ANSWERS_PER_CONNECTION:
                 self._hang_up()
-        events.request.fire(
-            request_type="WS",
-            name=self.scenario,
-            response_time=1000 * (now() - began),
-            response_length=0,
-            exception=None if outcome in self.expected else RuntimeError(outcome),
-            context={},
-        )
         return outcome
+
+    def count(self, outcome: str, milliseconds: float) -> None:
+        """Every stream: Locust has no client that would count it."""
+        self.count_request("WS", outcome, milliseconds)
 
     def on_stop(self) -> None:
         self._hang_up()

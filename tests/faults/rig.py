@@ -14,6 +14,7 @@ from tests.faults.case import Case, Place
 from tests.faults.cases import KEY
 from tests.support.chain import free_port
 from tests.support.gunicorn import Gunicorn
+from tests.support.scrape import Scrape
 from tests.support.upstream import ScriptedUpstream
 from tests.support.upstream_script import Script
 
@@ -82,12 +83,11 @@ class Rig:
     def counted(self) -> dict[str, dict[str, float]]:
         """Under which outcomes each model's streams are counted, as the exporter would tell."""
         found: dict[str, dict[str, float]] = {}
-        for family in self._figures.collect():
-            for sample in family.samples:
-                if sample.name == "sluice_streams_total" and sample.value:
-                    outcomes = found.setdefault(sample.labels["model"], {})
-                    outcome = sample.labels["outcome"]
-                    outcomes[outcome] = outcomes.get(outcome, 0) + sample.value
+        for (each, labels), value in Scrape(self._figures.collect()).samples.items():
+            if each == "sluice_streams_total" and value:
+                of = dict(labels)
+                outcomes = found.setdefault(of["model"], {})
+                outcomes[of["outcome"]] = outcomes.get(of["outcome"], 0) + value
         return found
 
     def _model(self, at: int, case: Case) -> dict[str, Any]:

@@ -56,6 +56,19 @@ def test_a_recipe_is_at_most_three_lines() -> None:
         assert rule.count("\n\t") <= 3, rule
 
 
+@pytest.mark.parametrize(("asked", "check"), [("", ""), ("--write", ""), ("--write --assert", "--assert")])
+def test_what_the_bench_writes_is_generated_from_before_a_slow_machine_can_fail_it(asked: str, check: str) -> None:
+    """The most that a check may cost is a time, which only fails a run that was asked for it."""
+    printed = run("make", "-n", "-o", ".venv/installed-requirements-dev", "bench", f"ARGS={asked}").stdout
+    # Where the files of a clone are newer than its environment, that is made first.
+    modules = [line.split(" -m ")[1].split() for line in printed.splitlines() if " -m " in line]
+    assert [words for words in modules if words[0] != "venv"] == [
+        ["loadtests.bench", *asked.split()],
+        ["scripts.generate"],
+        ["loadtests.bench.access", *check.split()],
+    ]
+
+
 def test_a_missing_python_is_said_in_one_line(bare: Path, tmp_path: Path) -> None:
     copy = tmp_path / "clone"
     shutil.copytree(HOME / "scripts", copy / "scripts")

@@ -46,12 +46,12 @@ def test_locust_sees_what_the_generator_in_c_sees(tmp_path: Path) -> None:
         wait_until_answers(origin_port, "/", NOTHING_THERE, origin, log)
         port = int(gunicorn.url.rpartition(":")[2])
         words = ("-u", "60", "-r", "60", "--arrivals", "10", "--pace", "0", "--model", MODEL)
-        other = locust.start(gunicorn.url, tmp_path / "records", ["OpenAIChat"], seconds + 6, *words)
         demand = Demand(60, rate=20, tokens=40, seconds=seconds, arrivals_per_second=10, seed=1)
-        with generating(programs, ANY_CORE, port, SURFACES["openai"], demand, records) as generator:
-            generator.wait_for_window()
-            figures = generator.figures()
-        run = locust.finish(other, tmp_path / "records", seconds + 6)
+        with locust.start(gunicorn.url, tmp_path / "records", ["OpenAIChat"], seconds + 6, *words) as other:
+            with generating(programs, ANY_CORE, port, SURFACES["openai"], demand, records) as generator:
+                generator.wait_for_window()
+                figures = generator.figures()
+            run = locust.finish(other, tmp_path / "records", seconds + 6)
 
     assert "INVALID" not in run.output, f"this machine was too busy for Locust:\n{run.output}"
     assert figures.lag_ms.p99 <= LAG_P99_MS_MAX, "this machine was too busy for the generator in C"

@@ -4,12 +4,10 @@ https://opentelemetry.io/docs/specs/otlp/#otlphttp
 """
 
 import gzip
-import threading
 import time
 from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
-from typing import Any, NamedTuple, Self
+from http.server import BaseHTTPRequestHandler
+from typing import Any, NamedTuple
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
@@ -17,6 +15,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 )
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as Message
+
+from tests.support.loopback_server import LoopbackServer
 
 WAIT_SECONDS_MAX = 20.0
 
@@ -38,27 +38,15 @@ class Span(NamedTuple):
     resource: dict[str, Any]
 
 
-class Collector:
+class Collector(LoopbackServer):
     """As a context manager; `env` is what a traced process needs to find it."""
 
-    def __enter__(self) -> Self:
+    def __init__(self) -> None:
         self.spans: list[Span] = []
         self.bytes = bytearray()
         """All that came, as it came out of its compression."""
-        handler = type("Bound", (_Handler,), {"collector": self})
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self._thread = threading.Thread(target=self._server.serve_forever)
-        self._thread.start()
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        super().__init__(type("Bound", (_Handler,), {"collector": self}))
         self.env = {"OTEL_EXPORTER_OTLP_ENDPOINT": self.url, "OTEL_BSP_SCHEDULE_DELAY": "100"}
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
 
     def take(self, body: bytes) -> None:
         """What an exporter posts."""

@@ -9,7 +9,7 @@ from typing import Any
 import aiohttp
 
 from tests.support.asgi import until
-from tests.support.journal import Journal, check_wrongs
+from tests.support.journal import Journal, check_text, check_wrongs, difference
 from tests.support.resuming_client import ResumingClient
 
 # Limits of requests are by the minute; one wait is enough, if nobody else asks.
@@ -81,9 +81,16 @@ async def check_texts(url: str, clients: Sequence[ResumingClient], headers: Mapp
     for client in clients:
         if client.journal.end_event != "done":
             wrongs.append(f"{client.key}: ended with {client.journal.end_event} {client.journal.end}")
-        elif client.journal.text != await text_of(url, client.body, headers):
-            wrongs.append(f"{client.key}: another text: {client.journal.text[-100:]!r}")
+        elif client.journal.text != (text := await text_of(url, client.body, headers)):
+            wrongs.append(f"{client.key}: another text: {difference(client.journal.text, text)}")
     check_wrongs(wrongs)
+
+
+async def check_beginnings(url: str, clients: Sequence[ResumingClient]) -> None:
+    """Of streams that could be lost, everybody has what came before: all of it where the stream ended well."""
+    for client in clients:
+        text, journal = await text_of(url, client.body), client.journal
+        check_text(journal.text, text if journal.end_event == "done" else text[: len(journal.text)])
 
 
 def reasons(journals: Sequence[Journal]) -> dict[str, int]:

@@ -23,7 +23,7 @@ from app.streams.follower import TAKEOVERS_MAX
 from tests.support.arson import Arsonist
 from tests.support.chain import Chain
 from tests.support.footprint import Footprint, footprint
-from tests.support.journal import Journal, check_wrongs
+from tests.support.journal import Journal, check_wrongs, difference
 from tests.support.log_lines import wrong_lines
 from tests.support.resuming_client import ResumingClient
 from tests.support.workers import all_active_streams
@@ -139,7 +139,7 @@ class Fire:
                 ended = f"{journal.key} {journal.stream_id}: ended with {journal.end_event} {journal.end}"
                 wrongs.append("\n".join([ended, *told]))
             elif journal.text != text:
-                wrongs.append(f"{journal.key} {journal.stream_id}: another text: {_difference(journal.text, text)}")
+                wrongs.append(f"{journal.key} {journal.stream_id}: another text: {difference(journal.text, text)}")
         return wrongs
 
     async def _expected(self) -> dict[str, str]:
@@ -232,13 +232,6 @@ def _body(key: str, rng: random.Random) -> dict[str, Any]:
         "jitter": 0.5,
     }
     return {"prompt": f"What burns in {key}?", "stream": True, "simulator": simulator}
-
-
-def _difference(found: str, expected: str) -> str:
-    at = next(
-        (i for i, (a, b) in enumerate(zip(found, expected, strict=False)) if a != b), min(len(found), len(expected))
-    )
-    return f"{len(found)} of {len(expected)} characters, from {at} on {found[at:][:40]!r} for {expected[at:][:40]!r}"
 
 
 def _session() -> aiohttp.ClientSession:

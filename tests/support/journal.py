@@ -32,6 +32,24 @@ def check_wrongs(wrongs: Sequence[str], story: Sequence[str] = ()) -> None:
         raise kind("\n".join([f"{len(wrongs)} wrongs", *wrongs[:40], *story]))
 
 
+def check_text(found: str, text: str) -> None:
+    """Fail if a stream said another text than it had to.
+
+    Raises:
+        NotExactlyOnce: so it is.
+    """
+    if found != text:
+        raise NotExactlyOnce(difference(found, text))
+
+
+def difference(found: str, expected: str) -> str:
+    """Where two texts part."""
+    at = next(
+        (i for i, (a, b) in enumerate(zip(found, expected, strict=False)) if a != b), min(len(found), len(expected))
+    )
+    return f"{len(found)} of {len(expected)} characters, from {at} on {found[at:][:40]!r} for {expected[at:][:40]!r}"
+
+
 class Frame(NamedTuple):
     """One event: its lines, taken apart."""
 
@@ -87,6 +105,20 @@ class Journal:
     @property
     def text(self) -> str:
         return "".join(self.tokens)
+
+    def check(self, text: str, end: str = "done") -> None:
+        """Fail unless the stream ended so, and said this text and each token of it once.
+
+        Args:
+            end: the last event; empty for a stream that is read no further.
+
+        Raises:
+            NotExactlyOnce: with its tokens.
+            AssertionError: with its end, or with nothing but time.
+        """
+        check_wrongs(self.wrongs)
+        assert self.end_event == end, self.end
+        check_text(self.text, text)
 
     def name(self, stream_id: str) -> None:
         """The answer's X-Stream-Id."""

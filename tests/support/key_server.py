@@ -1,14 +1,12 @@
 """An identity provider's key set over HTTP, for servers that fetch it."""
 
-import threading
-from http.server import BaseHTTPRequestHandler, HTTPServer
-from types import TracebackType
-from typing import Self
+from http.server import BaseHTTPRequestHandler
 
+from tests.support.loopback_server import LoopbackServer
 from tests.support.tokens import jwks
 
 
-class KeyServer:
+class KeyServer(LoopbackServer):
     """Use as a context manager. `content` is what it serves, `asked` how often it was asked for it."""
 
     def __init__(self) -> None:
@@ -27,15 +25,5 @@ class KeyServer:
             def log_message(self, *_: object) -> None:
                 """Nothing."""
 
-        self._server = HTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}/keys"
-
-    def __enter__(self) -> Self:
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        super().__init__(Handler)
+        self.url += "/keys"

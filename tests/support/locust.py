@@ -5,16 +5,37 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
+from types import TracebackType
 from typing import Any, NamedTuple
 
 import numpy as np
+import psutil
 import pytest
 
+from deploy.processes import die_with_parent
 from tests.support.launched import HOME
 
 # Beyond the test itself: importing, spawning, stopping, on a machine that is busy.
 SLACK_SECONDS = 60.0
+
+
+class Process(subprocess.Popen[str]):
+    """Leaving it leaves nothing."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.kill_all()
+        super().__exit__(kind, error, trace)
+
+    def kill_all(self) -> None:
+        """It, if it has not ended, and the workers that it forked, which hold its output open."""
+        if self.poll() is None:
+            for each in [*psutil.Process(self.pid).children(recursive=True), self]:
+                with suppress(psutil.NoSuchProcess):
+                    each.kill()
 
 
 class Run(NamedTuple):
@@ -72,7 +93,7 @@ class Run(NamedTuple):
 
 def start(
     url: str, folder: Path, scenarios: Sequence[str], seconds: float, *words: str, more: str = "", page: bool = False
-) -> "subprocess.Popen[str]":
+) -> Process:
     """Locust for so many seconds; its journal is in `folder`. `more` is another locustfile, or several with commas."""
     shown = ["--autostart", "--autoquit", "1", "--web-host", "127.0.0.1"] if page else ["--headless"]
     about = ["--host", url, "-t", f"{seconds:g}s", "--records", str(folder)]
@@ -84,19 +105,25 @@ def files(folder: Path) -> list[str]:
     return ["--only-summary", "--json-file", str(folder / "table"), "--csv", str(folder / "course")]
 
 
-def launch(scenarios: Sequence[str], *words: str, more: str = "") -> "subprocess.Popen[str]":
+def launch(scenarios: Sequence[str], *words: str, more: str = "") -> Process:
     """Locust with these options."""
     locustfiles = ",".join(["loadtests/locustfile.py", *([more] if more else [])])
-    command = [sys.executable, "-m", "locust", "-f", locustfiles, *scenarios, *words]
-    return subprocess.Popen(command, cwd=HOME, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return Process(
+        [sys.executable, "-m", "locust", "-f", locustfiles, *scenarios, *words],
+        cwd=HOME,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        preexec_fn=die_with_parent(),  # a pytest that is killed takes it along
+    )
 
 
-def finish(process: "subprocess.Popen[str]", folder: Path, seconds: float) -> Run:
+def finish(process: Process, folder: Path, seconds: float) -> Run:
     """What came of it."""
     try:
         output, _ = process.communicate(timeout=seconds + SLACK_SECONDS)
     except subprocess.TimeoutExpired:
-        process.kill()
+        process.kill_all()
         output, _ = process.communicate()
         raise AssertionError(f"Locust did not end:\n{output}") from None
     lines = [line for file in folder.glob("*.jsonl") for line in file.read_text().splitlines()]
@@ -109,4 +136,5 @@ def finish(process: "subprocess.Popen[str]", folder: Path, seconds: float) -> Ru
 
 def run(url: str, folder: Path, scenarios: Sequence[str], seconds: float, *words: str, more: str = "") -> Run:
     """Start it and wait."""
-    return finish(start(url, folder, scenarios, seconds, *words, more=more), folder, seconds)
+    with start(url, folder, scenarios, seconds, *words, more=more) as process:
+        return finish(process, folder, seconds)

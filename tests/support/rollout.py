@@ -5,6 +5,7 @@ import random
 from collections import Counter
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from time import monotonic
 
 import aiohttp
 from openai import AsyncOpenAI
@@ -52,10 +53,13 @@ class Rollout:
     async def run(self) -> None:
         async with AsyncExitStack() as stack:
             http = await stack.enter_async_context(session())
+            begun = monotonic()
             instance = await self._start(stack)
+            start_seconds = monotonic() - begun
             balancer = await stack.enter_async_context(Balancer([instance]))
             await balancer.until_ready(instance)
-            seconds = 8 + self.rounds * (DRAIN_SECONDS + 4)
+            # On a busy machine an instance takes long to start, and streams must still run when the other one leaves.
+            seconds = int(8 + self.rounds * (DRAIN_SECONDS + 4 + start_seconds))
             long = [body(n, tokens=10 * seconds, tokens_per_second=10, jitter=0.5) for n in range(self.streams)]
             reading = [asyncio.create_task(self._read(http, balancer.url, one)) for one in long]
             posting = asyncio.create_task(self._post(http, balancer.url))

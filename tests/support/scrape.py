@@ -49,6 +49,10 @@ class Scrape:
             if now.get(sample, 0.0) < value
         }
 
+    def risen_since(self, before: "Scrape", name: str, **labels: str) -> float:
+        """By how much a counter has risen."""
+        return self.value(name, **labels) - before.value(name, **labels)
+
 
 def scrape(url: str) -> Scrape:
     """Ask the exporter at `url`, in OpenMetrics."""
@@ -67,3 +71,9 @@ def scrape_until(url: str, holds: Callable[[Scrape], bool], seconds: float = 20.
         ]
         time.sleep(POLL_SECONDS)
     return found
+
+
+def scrape_risen(url: str, before: Scrape, name: str, rise: float = 1, **labels: str) -> Scrape:
+    """Scrape until a counter has risen by as much, or more."""
+    due = before.value(name, **labels) + rise
+    return scrape_until(url, lambda found: found.value(name, **labels) >= due)

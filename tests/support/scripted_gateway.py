@@ -21,6 +21,10 @@ LONG_SECONDS = 600.0
 # Longer than any pause that a client would choose by itself then.
 RETRY_MS, RETRY_AFTER_SECONDS = 1200, 3
 STREAM = "a-stream"
+# What those ask for on a socket who are to hear pings alone.
+ENDLESS_PROMPT = "For ever?"
+# After how long those are to come back who get nothing each time.
+SOON_MS = 100
 # By which name those ask who are sent away again and again.
 BANISHED_HOST = "localhost"
 
@@ -57,10 +61,11 @@ class ScriptedGateway:
             return await self._endless(request)
         if story == "late":
             return await self._late(request)
+        if story in FRUITLESS:
+            answer = await _begin(request)
+            await answer.write(FRUITLESS[story].encode())
+            return answer
         return await self._wander(request, request.headers.get("Idempotency-Key", ""))
-
-    async def resume(self, request: web.Request) -> web.StreamResponse:
-        return await self._wander(request, "")
 
     async def socket(self, request: web.Request) -> web.StreamResponse:
         """The story of `_wander`, on a socket."""
@@ -76,6 +81,9 @@ class ScriptedGateway:
             if frame.type is not WSMsgType.TEXT:
                 break
             said = json.loads(frame.data)
+            while said.get("prompt") == ENDLESS_PROMPT and not peer.closed:
+                await peer.send_json({"type": "ping"})
+                await asyncio.sleep(0.1)
             how = said.get("type", "message")
             asked.append(Asked(monotonic(), how, said.get("last_event_id", ""), said.get("idempotency_key", "")))
             for message in SOCKET_STORY[min(len(asked), len(SOCKET_STORY)) - 1]:
@@ -108,7 +116,7 @@ class ScriptedGateway:
         peer = web.WebSocketResponse()
         await peer.prepare(request)
         await peer.receive()
-        await peer.send_json(_message("reconnect", retry_ms=100, reason="drain"))
+        await peer.send_json(_message("reconnect", retry_ms=SOON_MS, reason="drain"))
         await asyncio.sleep(LONG_SECONDS)  # and no farewell
         return peer
 
@@ -164,6 +172,12 @@ HTTP_STORY = [
     # Whoever asks again has its own stream.
     [_event("token", "0.1", token="a"), _event("done", "0.2", finish_reason="stop")],
 ]
+# All that a connection brings of these, and of every one by which their clients come back.
+FRUITLESS = {
+    "exile": _event("reconnect", retry_ms=SOON_MS, reason="drain"),
+    "cut": _event("notice", retry_ms=SOON_MS),
+    "garbled": "event: error\ndata: {\n\n",
+}
 _START = _message("start", stream_id=STREAM)
 SOCKET_STORY = [
     [],
@@ -195,7 +209,7 @@ def scripted_gateway() -> Iterator[ScriptedGateway]:
     thread.start()
     app = web.Application()
     app.router.add_post("/api/v1/generate", gateway.generate)
-    app.router.add_get("/api/v1/streams/{stream_id}", gateway.resume)
+    app.router.add_get("/api/v1/streams/{stream_id}", gateway.generate)
     app.router.add_get("/api/v1/ws/generate", gateway.socket)
     # A client that leaves ends its silence.
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1, handler_cancellation=True)

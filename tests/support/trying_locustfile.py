@@ -10,10 +10,10 @@ from locust import constant
 
 from loadtests import arrivals, telemetry
 from loadtests.surfaces import Wish
-from loadtests.users.native import LongGeneration, ShortChat
+from loadtests.users.native import Batch, LongGeneration, ShortChat
 from loadtests.users.trying import IdleKeepAlive, SilentUpstream, SlowReader, StalledUpstream
 from loadtests.users.websocket import WebSocketChat
-from tests.support.scripted_gateway import BANISHED_HOST
+from tests.support.scripted_gateway import BANISHED_HOST, ENDLESS_PROMPT
 
 # A machine that tests share stands still at times. What is told of it then is right, and no test's subject.
 PATIENT_MS = 60_000.0
@@ -75,6 +75,54 @@ class Held(Told):
     story = "endless"
     scenario: ClassVar[str] = "held"
     stream_seconds_max: ClassVar[float] = 1.0
+
+
+class HeldBatch(Batch):
+    """Waits for a document that never comes."""
+
+    fixed_count = 1
+    wait_time = constant(1)
+    scenario: ClassVar[str] = "held batch"
+    stream_seconds_max: ClassVar[float] = 1.0
+
+    def headers(self) -> dict[str, str]:
+        return super().headers() | {"X-Story": "hung"}
+
+
+class HeldSocket(WebSocketChat):
+    """Hears pings, and nothing else."""
+
+    fixed_count = 1
+    wait_time = constant(1)
+    scenario: ClassVar[str] = "held socket"
+    stream_seconds_max: ClassVar[float] = 1.0
+
+    def wish(self) -> Wish:
+        return replace(super().wish(), prompt=ENDLESS_PROMPT)
+
+
+class Exiled(Told):
+    """Is sent away again and again."""
+
+    fixed_count = 1
+    story = "exile"
+    scenario: ClassVar[str] = "exiled"
+
+
+class Cut(Told):
+    """Is cut again and again, and gets nothing."""
+
+    fixed_count = 1
+    story = "cut"
+    scenario: ClassVar[str] = "cut"
+
+
+class Garbled(Told):
+    """Gets what nobody can read."""
+
+    fixed_count = 1
+    story = "garbled"
+    scenario: ClassVar[str] = "garbled"
 
 
 class Ignored(Told):

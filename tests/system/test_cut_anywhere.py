@@ -8,7 +8,8 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import psutil
 import pytest
@@ -16,6 +17,7 @@ import pytest
 from tests.support.call import ask
 from tests.support.certificate import Certificate
 from tests.support.chain import Chain, free_port
+from tests.support.journal import check_text, check_wrongs
 from tests.support.sse import SSEDecoder
 from tests.support.surfaces import NATIVE
 from tests.support.workers import sockets, until, until_replaced
@@ -66,17 +68,22 @@ class Curl:
         command = ["curl", "-sSN", *options, self.address + path, *arguments, "--output", str(self.said)]
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.process.kill()
+        self.process.communicate()
+
     def frames(self) -> list[Any]:
         """What is there, as far as it is whole."""
         return SSEDecoder().feed(self.said.read_bytes() if self.said.exists() else b"")
 
     def end(self) -> int:
         """curl's exit code."""
-        try:
-            self.process.communicate(timeout=SECONDS_MAX)
-        finally:
-            self.process.kill()
-        return self.process.returncode
+        return self.process.wait(SECONDS_MAX)
 
 
 def end_workers(chain: Chain, number: signal.Signals) -> None:
@@ -105,10 +112,10 @@ def test_a_cut_is_told_from_an_end_and_the_text_goes_on_behind_it(
 ) -> None:
     workers = set(chain.worker_pids())
     json_body = ["-H", "Content-Type: application/json", "-H", "Sluice-Resume: 1", "-d", json.dumps(BODY)]
-    client = Curl(way, chain, folder, NATIVE.path, *json_body)
-    until(lambda: len(client.frames()) >= 5, 10, "the stream has begun")
-    end(chain, number)
-    code = client.end()
+    with Curl(way, chain, folder, NATIVE.path, *json_body) as client:
+        until(lambda: len(client.frames()) >= 5, 10, "the stream has begun")
+        end(chain, number)
+        code = client.end()
     before = client.frames()
     assert all(frame.event in ("token", MOVED) for frame in before)
     # Either the client's HTTP says that it was cut, or the server said so.
@@ -119,12 +126,14 @@ def test_a_cut_is_told_from_an_end_and_the_text_goes_on_behind_it(
     else:
         until(lambda: is_up(chain), 20, "NGINX is back")
     last = before[-1].id
-    again = Curl(way, chain, folder, f"/api/v1/streams/{last.split('.')[0]}", "-H", f"Last-Event-ID: {last}")
-    assert again.end() == 0
+    path = f"/api/v1/streams/{last.split('.')[0]}"
+    with Curl(way, chain, folder, path, "-H", f"Last-Event-ID: {last}") as again:
+        assert again.end() == 0
     after = again.frames()
     assert after[-1].event == "done"
-    assert "".join(frame.json()["token"] for frame in [*before, *after[:-1]]) == text
-    assert [int(frame.id.rpartition(".")[2]) for frame in [*before, *after]] == list(range(1, 62))
+    check_text("".join(frame.json()["token"] for frame in [*before, *after[:-1]]), text)
+    numbers = [int(frame.id.rpartition(".")[2]) for frame in [*before, *after]]
+    check_wrongs([] if numbers == list(range(1, 62)) else [f"not one event of each number: {numbers}"])
 
 
 def is_up(chain: Chain) -> bool:

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import socket
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -16,10 +15,11 @@ from typing import Any
 import pytest
 
 from app.observability.families import WorkerFigures
-from tests.support.call import Call, ask, finish_all
+from tests.support.call import SECONDS_MAX, Call, ask, finish_all
 from tests.support.chain import Chain
 from tests.support.crowd import body, check_texts, crowd, reasons
 from tests.support.log_lines import wrong_lines
+from tests.support.scrape import Scrape
 from tests.support.surfaces import NATIVE, OPENAI, Surface
 from tests.support.workers import active_streams, is_gone, pid_behind, sockets, until, until_replaced
 
@@ -144,13 +144,9 @@ def test_what_no_one_can_take_over_is_counted_and_logged_as_drained(tmp_path: Pa
     assert {line["stream"] for line in lines} == streams
     assert [line["outcome"] for line in lines] == ["drained", "drained"]
     # What the exporter would have told, had anybody asked it in its last second.
-    counted = [sample for family in WorkerFigures(tmp_path).collect() for sample in family.samples]
-    drained = [
-        (sample.labels["surface"], sample.value)
-        for sample in counted
-        if sample.name == "sluice_streams_total" and sample.labels["outcome"] == "drained" and sample.value
-    ]
-    assert sorted(drained) == [("native", 1.0), ("openai", 1.0)]
+    counted, name = Scrape(WorkerFigures(tmp_path).collect()), "sluice_streams_total"
+    assert [counted.value(name, outcome="drained", surface=each) for each in ("native", "openai")] == [1, 1]
+    assert counted.value(name, outcome="drained") == 2
 
 
 def test_what_is_left_at_the_deadline_is_taken_over_at_once(chain: Chain, worker: tuple[Path, int]) -> None:
@@ -301,19 +297,19 @@ def test_a_stopping_instance_keeps_those_that_nobody_else_can_serve() -> None:
             Call(chain.url, NATIVE.path, question(50, 10), headers={"Idempotency-Key": f"stays-{n}"}).until(2)
             for n in range(6)
         ]
-        kept = socket.socket(socket.AF_UNIX)
-        kept.connect(str(sockets(chain)[0]))
-        assert asked_on(kept, "GET /livez").startswith("HTTP/1.1 200")
-        stopping = subprocess.Popen(["kill", "-TERM", str(chain.gunicorn_pid())])
-        stopping.wait()
-        # NGINX keeps such connections to a worker, and is to send no more over this one.
-        told = ""
-        while "503 service unavailable" not in told:  # until the signal has come to the worker
-            told = asked_on(kept, "POST /api/v1/generate").lower()
-            assert told, "closed without a word"
-        assert "\r\nconnection: close\r\n" in told
-        assert "\r\nretry-after: " in told
-        kept.close()
+        with socket.socket(socket.AF_UNIX) as kept:
+            kept.settimeout(SECONDS_MAX)
+            kept.connect(str(sockets(chain)[0]))
+            assert asked_on(kept, "GET /livez").startswith("HTTP/1.1 200")
+            os.kill(chain.gunicorn_pid(), signal.SIGTERM)
+            # NGINX keeps such connections to a worker, and is to send no more over this one.
+            told, deadline = "", time.monotonic() + SECONDS_MAX
+            while "503 service unavailable" not in told:  # until the signal has come to the worker
+                assert time.monotonic() < deadline, told
+                told = asked_on(kept, "POST /api/v1/generate").lower()
+                assert told, "closed without a word"
+            assert "\r\nconnection: close\r\n" in told
+            assert "\r\nretry-after: " in told
         chain.wait_for("Handling signal: term")
         until(lambda: ask(chain.url, "/readyz").status == 503, 3, "it is not ready any more")
         refused = ask(chain.url, NATIVE.path, question(5, 10))

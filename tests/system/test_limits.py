@@ -40,12 +40,6 @@ HELLO = [{"role": "user", "content": "Hello"}]
 
 
 @pytest.fixture(scope="module")
-def redis() -> Iterator[RedisServer]:
-    with RedisServer() as started:
-        yield started
-
-
-@pytest.fixture(scope="module")
 def keys(tmp_path_factory: pytest.TempPathFactory) -> ApiKeys:
     principals = {tier: tier for tier in TIERS} | {"saver": "few-tokens", "dier": "few-streams", "tasker": "few-tokens"}
     principals |= {f"{tier}-{turn}": tier for tier in ("few-requests", "few-streams") for turn in range(TURNS_MAX)}

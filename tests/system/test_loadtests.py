@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import signal
 import socket
 import time
 from itertools import pairwise
@@ -27,6 +28,8 @@ from tests.support.scripted_gateway import RETRY_AFTER_SECONDS, RETRY_MS, STREAM
 ANY_CORE = max(os.sched_getaffinity(0))
 
 
+# Locust's workers tell their master of themselves every 3 s.
+WORKER_REPORTS_SECONDS = 6.0
 TRYING = "tests/support/trying_locustfile.py"
 
 
@@ -112,9 +115,9 @@ def test_trying_clients_get_what_they_came_for(tmp_path: Path) -> None:
 
 def test_clients_do_what_the_protocol_asks_of_them(tmp_path: Path) -> None:
     """Cut before the headers, reset, sent away, failed in passing, refused and left in silence: no token is lost."""
-    clients = ["Wandering", "WanderingSocket", "Banished", "Late", "Held", "Ignored", "Waiting"]
+    clients = ["Wandering", "WanderingSocket", "Banished", "Late", "Ignored", "Waiting"]
     with scripted_gateway() as gateway:
-        run = locust.run(gateway.url, tmp_path, clients, 11, "-u", "9", "-r", "9", more=TRYING)
+        run = locust.run(gateway.url, tmp_path, clients, 11, "-u", "8", "-r", "8", more=TRYING)
 
     run.check_table()
     assert "VALID: the generator kept up" in run.output.splitlines(), run.output
@@ -140,11 +143,93 @@ def test_clients_do_what_the_protocol_asks_of_them(tmp_path: Path) -> None:
     assert run.outcomes("late") == {"finished"}
     assert len(run.of("late")) >= 3
     assert len(gateway.kept) == 1
-    # No answer may go on for ever, and none that never began.
-    assert run.outcomes("held") == {"endless"}
-    assert max(record["heartbeats"] for record in run.of("held")) >= 3
+    # No answer may never begin.
     assert run.outcomes("ignored") == {"silent"}
     assert [record["outcome"] for record in run.of("waiting")] == ["open"]
+
+
+def test_a_stream_that_is_lost_for_good_is_one_failed_request(tmp_path: Path) -> None:
+    """Sent away or cut each time, or going on for ever in whatever way. What breaks its client has failed, too."""
+    clients = ["Exiled", "Cut", "Banished", "Held", "HeldBatch", "HeldSocket", "Garbled", "Late"]
+    with scripted_gateway() as gateway:
+        run = locust.run(gateway.url, tmp_path, clients, 8, "-u", "10", "-r", "10", more=TRYING)
+
+    run.check_table()
+    ways = {
+        "exiled": ("STREAM", "reconnect"),
+        "cut": ("STREAM", "truncated"),
+        "banished": ("WS", "reconnect"),
+        "held": ("STREAM", "endless"),
+        "held batch": ("STREAM", "endless"),
+        "held socket": ("WS", "endless"),
+    }
+    for scenario, (kind, outcome) in ways.items():
+        assert run.outcomes(scenario) == {outcome}, run.output
+        over = [record for record in run.of(scenario) if record["outcome"] == outcome]
+        row = run.table[kind, scenario]
+        assert row["num_failures"] == row["num_requests"] == len(over), scenario
+        took = sum(record["ended_ms"] - record["opened_ms"] for record in over)
+        assert row["total_response_time"] == pytest.approx(took, rel=0.1), scenario
+    # Each connection of theirs did what it was to.
+    assert run.table["POST", "exiled"]["num_failures"] == run.table["GET", "exiled, resumed"]["num_failures"] == 0
+    assert max(record["heartbeats"] for record in run.of("held") + run.of("held socket")) >= 3
+    # An error of the client's is no stream that the end of the test cut short.
+    assert run.outcomes("garbled") == {"failed"}
+    assert len(run.of("garbled")) >= 3
+    assert "JSONDecodeError" in run.output
+    assert run.outcomes("late") == {"finished"}
+    assert {kind for kind, scenario in run.table if scenario == "late"}.isdisjoint({"STREAM", "WS"})
+    assert run.exit_code == 1
+
+
+def test_a_test_that_is_ended_by_a_signal_is_judged_by_what_it_saw(tmp_path: Path) -> None:
+    """Of one process, with an end of its own or none, and of several: Locust judges before it stops them."""
+    port = str(free_port())
+    ways: dict[str, tuple[signal.Signals, list[str]]] = {
+        "term": (signal.SIGTERM, []),
+        "term before its end": (signal.SIGTERM, ["-t", "60s"]),
+        "interrupt": (signal.SIGINT, []),
+        "term of several": (signal.SIGTERM, ["--processes", "2", "--master-bind-port", port, "--master-port", port]),
+    }
+    with scripted_gateway() as gateway:
+        begun = {}
+        for name, (_, words) in ways.items():
+            folder = tmp_path / name
+            about = ("--headless", "--host", gateway.url, "--records", str(folder), *locust.files(folder))
+            folder.mkdir()
+            begun[name] = locust.launch(["Late"], *about, *words, more=TRYING)
+        deadline = time.monotonic() + locust.SLACK_SECONDS
+        while len(gateway.kept) < len(ways) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        time.sleep(WORKER_REPORTS_SECONDS)
+        for name, (number, _) in ways.items():
+            begun[name].send_signal(number)
+        runs = {name: locust.finish(process, tmp_path / name, 0) for name, process in begun.items()}
+
+    for run in runs.values():
+        run.check_verdict()
+        assert run.outcomes("late") == {"finished"}
+
+
+def test_a_test_in_which_nothing_was_disturbed_is_invalid(tmp_path: Path) -> None:
+    """Though something was to be: a command that is not there, and one that does not come back in time."""
+    commands = {"absent": "no-such-program-anywhere", "slow": "sleep 60"}
+    with scripted_gateway() as gateway:
+        begun = {
+            name: locust.start(
+                *(gateway.url, tmp_path / name, ["Late"], 4.0, "-u", "1", "--disturb", command),
+                *("--disturb-after", "1"),
+                more=TRYING,
+            )
+            for name, command in commands.items()
+        }
+        runs = {name: locust.finish(process, tmp_path / name, 4.0) for name, process in begun.items()}
+
+    told = {name: [line for line in run.output.splitlines() if "VALID" in line] for name, run in runs.items()}
+    assert told["absent"][0].startswith("INVALID: not disturbed: 'no-such-program-anywhere': ")
+    assert told["slow"] == ["INVALID: not disturbed: the test was over before"]
+    assert len(told["absent"]) == 1
+    assert {run.exit_code for run in runs.values()} == {1}
 
 
 def test_a_server_that_hangs_makes_a_test_invalid(tmp_path: Path) -> None:
@@ -160,7 +245,7 @@ def test_a_server_that_hangs_makes_a_test_invalid(tmp_path: Path) -> None:
 def test_workers_on_several_machines_share_the_arrivals(tmp_path: Path) -> None:
     """As many as were asked for, and not as many for each of them; however long their master then stays on its page."""
     port, seconds, idle_seconds = free_port(), 4.0, 5
-    with Gunicorn() as gunicorn:
+    with Gunicorn() as gunicorn, contextlib.ExitStack() as stack:
         about = ("--host", gunicorn.url, "--pace", "100", "--records", str(tmp_path))
         master = ("--master", "--expect-workers", "2", "--master-bind-host", "127.0.0.1")
         page = (
@@ -174,10 +259,9 @@ def test_workers_on_several_machines_share_the_arrivals(tmp_path: Path) -> None:
         )
         load = ("-u", "120", "--arrivals", "30", "-t", f"{seconds:g}s", "--master-bind-port", str(port))
         join = ("--worker", "--master-host", "127.0.0.1", "--master-port", str(port))
-        workers = [locust.launch(["ShortChat"], *join, more=with_shape("soak")) for _ in range(2)]
-        head = locust.launch(
-            ["ShortChat"], *about, *master, *page, *load, *locust.files(tmp_path), more=with_shape("soak")
-        )
+        workers = [stack.enter_context(locust.launch(["ShortChat"], *join, more=with_shape("soak"))) for _ in range(2)]
+        words = (*about, *master, *page, *load, *locust.files(tmp_path))
+        head = stack.enter_context(locust.launch(["ShortChat"], *words, more=with_shape("soak")))
         run = locust.finish(head, tmp_path, seconds + idle_seconds)
         told = [worker.communicate(timeout=locust.SLACK_SECONDS)[0] for worker in workers]
 
@@ -192,12 +276,14 @@ def test_workers_on_several_machines_share_the_arrivals(tmp_path: Path) -> None:
 def test_clients_live_through_a_deployment_and_the_death_of_a_worker(tmp_path: Path) -> None:
     scenarios = ["ShortChat", "WebSocketChat"]
     seconds = 10.0
-    with Chain() as chain:
+    with Chain() as chain, contextlib.ExitStack() as stack:
         begun = {
-            what: locust.start(
-                *(chain.url, tmp_path / what, scenarios, seconds, "-u", "20", "--disturb", what),
-                *("--disturb-after", after, "--state-dir", str(chain.state_dir)),
-                more=with_shape(shape),
+            what: stack.enter_context(
+                locust.start(
+                    *(chain.url, tmp_path / what, scenarios, seconds, "-u", "20", "--disturb", what),
+                    *("--disturb-after", after, "--state-dir", str(chain.state_dir)),
+                    more=with_shape(shape),
+                )
             )
             for what, after, shape in (("kill", "3", "ramp"), ("deploy", "5", "spike"))
         }
@@ -221,11 +307,13 @@ def test_clients_live_through_a_deployment_and_the_death_of_a_worker(tmp_path: P
 
 def test_the_page_shows_the_charts_of_streams(tmp_path: Path, browser: Browser) -> None:
     port, seconds = free_port(), 9.0
-    with Gunicorn() as gunicorn:
-        words = ("-u", "10", "--pace", "60", "--web-port", str(port))
-        shown = locust.start(
+    words = ("-u", "10", "--pace", "60", "--web-port", str(port))
+    with (
+        Gunicorn() as gunicorn,
+        locust.start(
             gunicorn.url, tmp_path, ["ShortChat"], seconds, *words, more=with_shape("steps"), page=True
-        )
+        ) as shown,
+    ):
         assert wait_for_port(port), "no page"
         browser.open(f"http://127.0.0.1:{port}/streams")
         titles = browser.wait_for(DRAWN, "charts with points")

@@ -21,9 +21,10 @@ import pytest
 from app.observability.metrics import ALL, SURFACES, Surface
 from tests.support.call import Call, ask
 from tests.support.chain import Chain
-from tests.support.scrape import Scrape, scrape, scrape_until
+from tests.support.scrape import Scrape, scrape, scrape_risen, scrape_until
 from tests.support.socket_client import SocketClient
 from tests.support.surfaces import NATIVE, OPENAI
+from tests.support.turns import TURNS_MAX
 from tests.support.upstream import ScriptedUpstream
 from tests.support.workers import is_gone, pid_behind, sockets, until, until_replaced
 
@@ -47,7 +48,9 @@ def chain(upstream: ScriptedUpstream, tmp_path_factory: pytest.TempPathFactory) 
     models: dict[str, Any] = {"simulator": [{"provider": "simulator"}], **{name: [asked] for name in FAULTS}}
     models["full"] = [asked | {"concurrency_max": 1, "queue_max": 0, "idle_seconds": 30}]
     models["sold"] = [asked | {"price": PRICE}]
-    models["shut-out"] = [asked | {"breaker_failures_max": 1, "breaker_open_seconds": 60}]
+    for turn in range(TURNS_MAX):
+        models[f"shut-out-{turn}"] = [asked | {"breaker_failures_max": 1, "breaker_open_seconds": 60}]
+        upstream.script(f"shut-out-{turn}", status=500)
     models["calls"] = [asked | {"idle_seconds": 30}]
     both = [asked | {"model": name} for name in ("dies", "goes-on")]
     models["spliced"] = {"after_first_token": "splice", "upstreams": both}
@@ -56,7 +59,6 @@ def chain(upstream: ScriptedUpstream, tmp_path_factory: pytest.TempPathFactory) 
     upstream.script("dies", tokens=SAME, die_after=2, how="rst", delay_seconds=0.05)
     upstream.script("goes-on", tokens=SAME)
     upstream.script("sold", tokens=5)
-    upstream.script("shut-out", status=500)
     upstream.script("calls", tokens=1, tool_calls=[CALL, CALL], stall_after=2)
     config = tmp_path_factory.mktemp("models") / "models.json"
     config.write_text(json.dumps({"models": models}))
@@ -82,29 +84,23 @@ def before(chain: Chain) -> Scrape:
     return scrape(chain.metrics_url)
 
 
-def after(chain: Chain, before: Scrape, name: str, rise: float = 1, **labels: str) -> Scrape:
-    """A scrape in which a counter has risen by as much."""
-    due = before.value(name, **labels) + rise
-    return scrape_until(chain.metrics_url, lambda found: found.value(name, **labels) >= due)
-
-
 @pytest.mark.parametrize("model", FAULTS)
 def test_a_stream_is_counted_once_under_the_outcome_that_it_had(chain: Chain, before: Scrape, model: str) -> None:
     outcome = FAULTS[model][1]
     ask(chain.url, NATIVE.path, NATIVE.body(model))
-    found = after(chain, before, "sluice_streams_total", model=model, outcome=outcome)
-    assert found.value("sluice_streams_total") == before.value("sluice_streams_total") + 1
+    found = scrape_risen(chain.metrics_url, before, "sluice_streams_total", model=model, outcome=outcome)
+    assert found.risen_since(before, "sluice_streams_total") == 1
 
 
 def test_an_answer_that_a_second_upstream_ends_is_spliced(chain: Chain, before: Scrape) -> None:
     call = ask(chain.url, NATIVE.path, NATIVE.body("spliced"))
     assert call.text == "".join(SAME)
-    found = after(chain, before, "sluice_streams_total", model="spliced", outcome="spliced")
-    assert found.value("sluice_failovers_total", model="spliced", reason="upstream_truncated") == 1
-    assert found.value("sluice_rescues_total", way="splice") == before.value("sluice_rescues_total", way="splice") + 1
+    found = scrape_risen(chain.metrics_url, before, "sluice_streams_total", model="spliced", outcome="spliced")
+    assert found.risen_since(before, "sluice_failovers_total", model="spliced", reason="upstream_truncated") == 1
+    assert found.risen_since(before, "sluice_rescues_total", way="splice") == 1
     attempts = "sluice_upstream_attempts_total"
-    assert found.value(attempts, upstream="spliced/0", outcome="upstream_truncated") == 1
-    assert found.value(attempts, upstream="spliced/1", outcome="ok") == 1
+    assert found.risen_since(before, attempts, upstream="spliced/0", outcome="upstream_truncated") == 1
+    assert found.risen_since(before, attempts, upstream="spliced/1", outcome="ok") == 1
 
 
 def test_who_leaves_and_who_finds_no_place_are_counted_as_such(
@@ -116,8 +112,8 @@ def test_who_leaves_and_who_finds_no_place_are_counted_as_such(
         first.until(1)
         assert ask(sockets(chain)[0], NATIVE.path, NATIVE.body("full")).status == 503
         first.leave()
-    after(chain, before, "sluice_streams_total", model="full", outcome="shed")
-    found = after(chain, before, "sluice_streams_total", model="full", outcome="client_cancelled")
+    scrape_risen(chain.metrics_url, before, "sluice_streams_total", model="full", outcome="shed")
+    found = scrape_risen(chain.metrics_url, before, "sluice_streams_total", model="full", outcome="client_cancelled")
     assert found.value("sluice_readers_total", outcome="client_cancelled") > 0
 
 
@@ -126,12 +122,12 @@ def test_tokens_are_counted_as_the_upstream_counts_them_and_cost_what_the_price_
 ) -> None:
     ask(chain.url, NATIVE.path, NATIVE.body("sold"))
     # The scripted upstream says that it read 7 tokens and wrote as many as it did; prices are of a million.
-    found = after(chain, before, "sluice_cost_total", (7 * 1000 + 5 * 4000) / 1e6, model="sold")
-    assert found.value("sluice_cost_total") - before.value("sluice_cost_total") == pytest.approx(0.027)
+    found = scrape_risen(chain.metrics_url, before, "sluice_cost_total", (7 * 1000 + 5 * 4000) / 1e6, model="sold")
+    assert found.risen_since(before, "sluice_cost_total") == pytest.approx(0.027)
     for direction, tokens in (("input", 7), ("output", 5)):
-        assert found.value("sluice_tokens_total", model="sold", direction=direction) == tokens
+        assert found.risen_since(before, "sluice_tokens_total", model="sold", direction=direction) == tokens
         # Nobody is named: no tenant has a series of its own.
-        assert found.value("sluice_tenant_tokens_total", tenant="other", direction=direction) >= tokens
+        assert found.risen_since(before, "sluice_tenant_tokens_total", tenant="other", direction=direction) >= tokens
 
 
 def test_each_reader_that_comes_back_is_counted_by_what_it_found(chain: Chain, before: Scrape) -> None:
@@ -143,17 +139,15 @@ def test_each_reader_that_comes_back_is_counted_by_what_it_found(chain: Chain, b
     assert ask(chain.url, path, Last_Event_ID=last).status == 204
     assert ask(chain.url, path, Last_Event_ID=f"{stream}.{epoch}.999").status == 410
     for result in ("ok", "past_end", "gone"):
-        found = after(chain, before, "sluice_resumes_total", result=result)
-        assert found.value("sluice_resumes_total", result=result) == (
-            before.value("sluice_resumes_total", result=result) + 1
-        )
+        found = scrape_risen(chain.metrics_url, before, "sluice_resumes_total", result=result)
+        assert found.risen_since(before, "sluice_resumes_total", result=result) == 1
 
 
-def test_an_upstream_that_is_shut_out_shows_as_an_open_breaker(chain: Chain, before: Scrape) -> None:
-    name = "sluice_breaker_state"
-    assert before.value(name, upstream="shut-out/0") == 0
-    assert ask(chain.url, NATIVE.path, NATIVE.body("shut-out")).status == 500
-    found = scrape_until(chain.metrics_url, lambda found: found.value(name, upstream="shut-out/0") == 2)
+def test_an_upstream_that_is_shut_out_shows_as_an_open_breaker(chain: Chain, before: Scrape, turn: int) -> None:
+    name, model = "sluice_breaker_state", f"shut-out-{turn}"
+    assert before.value(name, upstream=f"{model}/0") == 0
+    assert ask(chain.url, NATIVE.path, NATIVE.body(model)).status == 500
+    found = scrape_until(chain.metrics_url, lambda found: found.value(name, upstream=f"{model}/0") == 2)
     assert found.value(name, upstream="sold/0") == 0
 
 
@@ -162,16 +156,17 @@ def test_a_heartbeat_is_no_first_token(chain: Chain, before: Scrape) -> None:
     with Call(chain.url, NATIVE.path, NATIVE.body("simulator", simulator=simulator)) as call:
         call.until_heartbeat().finish()
     name = "sluice_time_to_first_token_seconds"
-    found = after(chain, before, f"{name}_count", model="simulator")
-    risen = found.value(f"{name}_sum", model="simulator") - before.value(f"{name}_sum", model="simulator")
-    assert 2.5 <= risen < 20
-    assert found.value("sluice_heartbeats_total") > before.value("sluice_heartbeats_total")
+    found = scrape_risen(chain.metrics_url, before, f"{name}_count", model="simulator")
+    assert 2.5 <= found.risen_since(before, f"{name}_sum", model="simulator") < 20
+    assert found.risen_since(before, "sluice_heartbeats_total") > 0
 
 
 def test_streams_are_no_requests_whose_latency_counts(chain: Chain, before: Scrape) -> None:
     ask(chain.url, NATIVE.path, NATIVE.body("simulator", simulator=QUICK))
     ask(chain.url, "/v1/models")
-    found = after(chain, before, "sluice_requests_total", route="/v1/models", method="GET", code="200")
+    found = scrape_risen(
+        chain.metrics_url, before, "sluice_requests_total", route="/v1/models", method="GET", code="200"
+    )
     assert found.value("sluice_requests_total", route="/api/v1/generate", code="200") > 0
     routes = {
         dict(labels)["route"] for name, labels in found.samples if name == "sluice_request_duration_seconds_count"
@@ -219,9 +214,9 @@ def test_what_is_refused_is_counted_by_its_code_whoever_refuses_it(chain: Chain,
     assert ask(chain.url, NATIVE.path, NATIVE.body("nobody's")).status == 404
     assert ask(chain.url, "/api/v1/nothing").status == 404
     refused = "sluice_refused_total"
-    found = after(chain, before, refused, rise=4)
+    found = scrape_risen(chain.metrics_url, before, refused, rise=4)
     for reason, rise in {"invalid_request": 2, "model_not_found": 1, "not_found": 1}.items():
-        assert found.value(refused, reason=reason) == before.value(refused, reason=reason) + rise, reason
+        assert found.risen_since(before, refused, reason=reason) == rise, reason
 
 
 class Worker(http.client.HTTPConnection):
@@ -271,7 +266,7 @@ def test_junk_makes_no_series(chain: Chain) -> None:
     time.sleep(2.5)  # all of it is in the files
     known = scrape(chain.metrics_url)
     throw(JUNK)
-    found = after(chain, known, "sluice_requests_total", JUNK * 4 / 5)
+    found = scrape_risen(chain.metrics_url, known, "sluice_requests_total", JUNK * 4 / 5)
     assert set(found.samples) == set(known.samples)
     assert found.value("sluice_requests_total", method="other") >= JUNK / 5
 
@@ -328,17 +323,17 @@ def test_a_killed_worker_leaves_gauges_right_and_takes_no_counter_along(chain: C
         with scraped_all_the_time(chain) as scrapes:
             os.kill(pid, signal.SIGKILL)
             until(lambda: is_gone(pid), 10, "the worker's end")
-            after(chain, before, "sluice_takeovers_total", 5, result="continued")
+            scrape_risen(chain.metrics_url, before, "sluice_takeovers_total", 5, result="continued")
             until_replaced(chain, {pid})
-            moved = after(chain, full, "sluice_worker_starts_total")
+            moved = scrape_risen(chain.metrics_url, full, "sluice_worker_starts_total")
         assert len(scrapes) > 2
         assert [fallen for one, another in pairwise(scrapes) if (fallen := another.fallen_since(one))] == []
         assert {found.value("sluice_metric_files_skipped_total") for found in scrapes} == {0}
         assert moved.value("sluice_active_streams") == 5
         assert moved.value("sluice_metric_files") <= 3 * 5
         # Half a call of a tool cannot be gone on with.
-        after(chain, before, "sluice_takeovers_total", result="ended")
-        after(chain, before, "sluice_streams_total", model="calls", outcome="producer_lost")
+        scrape_risen(chain.metrics_url, before, "sluice_takeovers_total", result="ended")
+        scrape_risen(chain.metrics_url, before, "sluice_streams_total", model="calls", outcome="producer_lost")
         for reader in readers:
             reader.leave()
         for each in ids[:5]:
@@ -368,10 +363,8 @@ def test_a_worker_that_drains_says_so_of_its_streams_and_counts_those_that_move(
             found = scrape_until(chain.metrics_url, lambda found: found.value("sluice_draining_workers") == 1)
             assert found.value("sluice_active_streams", draining="true") == 2
             assert call.finish().verdict == "complete"
-            found = after(chain, before, "sluice_streams_total", model="simulator", outcome="moved")
-            assert found.value("sluice_streams_total", outcome="moved") == (
-                before.value("sluice_streams_total", outcome="moved") + 1
-            )
+            found = scrape_risen(chain.metrics_url, before, "sluice_streams_total", model="simulator", outcome="moved")
+            assert found.risen_since(before, "sluice_streams_total", outcome="moved") == 1
             scrape_until(chain.metrics_url, lambda found: found.value("sluice_draining_workers") == 0)
             reader.leave()
         delete(chain, stream_id)

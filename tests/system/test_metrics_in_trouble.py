@@ -13,7 +13,7 @@ from tests.support.call import Call
 from tests.support.chain import Chain
 from tests.support.footprint import inside_env
 from tests.support.redis import RedisServer
-from tests.support.scrape import Scrape, scrape, scrape_until
+from tests.support.scrape import Scrape, scrape, scrape_risen, scrape_until
 from tests.support.surfaces import NATIVE
 
 QUICK = {"tokens": 3, "tokens_per_second": 0, "first_token_ms": 0}
@@ -21,12 +21,6 @@ LASTING = {"tokens": 1200, "tokens_per_second": 10, "first_token_ms": 0}
 PLACES = 3
 TENANTS = 300
 BACK_SECONDS_MAX = 10.0
-
-
-@pytest.fixture(scope="module")
-def redis() -> Iterator[RedisServer]:
-    with RedisServer() as server:
-        yield server
 
 
 @pytest.fixture(scope="module")
@@ -65,11 +59,10 @@ def begin(chain: Chain, keys: ApiKeys) -> Iterator[Begin]:
         yield begin
 
 
-def risen(chain: Chain, before: Scrape, name: str, rise: float = 1, **labels: str) -> Scrape:
+def risen_exactly(chain: Chain, before: Scrape, name: str, rise: float = 1, **labels: str) -> Scrape:
     """A scrape in which a counter has risen by exactly as much."""
-    due = before.value(name, **labels) + rise
-    found = scrape_until(chain.metrics_url, lambda found: found.value(name, **labels) >= due)
-    assert found.value(name, **labels) == due, (name, labels)
+    found = scrape_risen(chain.metrics_url, before, name, rise, **labels)
+    assert found.risen_since(before, name, **labels) == rise, (name, labels)
     return found
 
 
@@ -79,8 +72,8 @@ def test_tenants_that_are_named_are_told_apart_and_all_others_are_one(
     for caller in ("acme", "acme", "umbrella", "tenant-1"):
         assert begin(QUICK, caller).finish().verdict == "complete"
     for tenant, streams in (("key:acme", 2), ("key:umbrella", 1), ("other", 1)):
-        risen(chain, before, "sluice_tenant_streams_total", streams, tenant=tenant, outcome="completed")
-        risen(chain, before, "sluice_tenant_tokens_total", 3 * streams, tenant=tenant, direction="output")
+        risen_exactly(chain, before, "sluice_tenant_streams_total", streams, tenant=tenant, outcome="completed")
+        risen_exactly(chain, before, "sluice_tenant_tokens_total", 3 * streams, tenant=tenant, direction="output")
 
 
 def test_hundreds_of_tenants_are_no_series(chain: Chain, begin: Begin) -> None:
@@ -89,7 +82,7 @@ def test_hundreds_of_tenants_are_no_series(chain: Chain, begin: Begin) -> None:
     known = scrape(chain.metrics_url)
     for number in range(TENANTS):
         assert begin(QUICK, f"tenant-{number}").finish().verdict == "complete"
-    found = risen(chain, known, "sluice_tenant_streams_total", TENANTS, tenant="other", outcome="completed")
+    found = risen_exactly(chain, known, "sluice_tenant_streams_total", TENANTS, tenant="other", outcome="completed")
     assert found.samples.keys() == known.samples.keys()
 
 
@@ -121,9 +114,9 @@ def test_without_the_log_and_the_limits_store_every_figure_says_so(
         unlogged = "sluice_log_unlogged_events_total"
         scrape_until(chain.metrics_url, lambda found: found.value(unlogged) >= before.value(unlogged) + 5)
         assert begin(QUICK).finish().status == 503
-        risen(chain, before, "sluice_limiter_fallbacks_total")
-        risen(chain, before, "sluice_streams_total", model="simulator", outcome="log_unavailable")
-        risen(chain, before, "sluice_refused_total", reason="log_unavailable")
+        risen_exactly(chain, before, "sluice_limiter_fallbacks_total")
+        risen_exactly(chain, before, "sluice_streams_total", model="simulator", outcome="log_unavailable")
+        risen_exactly(chain, before, "sluice_refused_total", reason="log_unavailable")
     finally:
         redis.cont()
     scrape_until(chain.metrics_url, lambda found: found.value("sluice_log_available") == 1, BACK_SECONDS_MAX)
@@ -133,5 +126,5 @@ def test_a_defect_ends_its_stream_as_such(chain: Chain, before: Scrape, begin: B
     fault = {"kind": "stall", "at_token": defect.AT_TOKEN}
     call = begin(QUICK | {"tokens": 20, "fault": fault}).finish()
     assert call.frames[-1].json()["code"] == "internal_error"
-    risen(chain, before, "sluice_streams_total", model="simulator", outcome="internal_error")
-    risen(chain, before, "sluice_tenant_streams_total", tenant="key:acme", outcome="internal_error")
+    risen_exactly(chain, before, "sluice_streams_total", model="simulator", outcome="internal_error")
+    risen_exactly(chain, before, "sluice_tenant_streams_total", tenant="key:acme", outcome="internal_error")

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.support.deployment import adapted
+from tests.support.journal import check_wrongs
 from tests.support.kubelet import Pod
 from tests.support.manifests import Manifest, named, overlay
 from tests.support.rolling_traffic import Traffic
@@ -52,7 +53,7 @@ async def test_readers_who_were_there_before_a_pod_come_to_it_and_miss_nothing(t
         # By chance alone: that a pod has fewer than five of thirty is a case in eighty, and every few seconds all are
         # dealt anew.
         assert min(shares) >= STREAMS / 3 / 2, shares
-        assert [client.journal.wrongs for client in clients.clients if client.journal.wrongs] == []
+        check_wrongs([f"{client.key}: {wrong}" for client in clients.clients for wrong in client.journal.wrongs])
         assert clients.reasons.keys() <= {"reconnect max_age", "end"}
         assert statuses(deployment.everybody) == {"200"}
         assert wrong(deployment.everybody) == []

@@ -27,6 +27,7 @@ from tests.support.redis import RedisServer
 from tests.support.scrape import scrape, scrape_until
 from tests.support.surfaces import NATIVE
 from tests.support.tokens import AUDIENCE, ISSUER, signed
+from tests.support.turns import TURNS_MAX
 from tests.support.workers import sockets, until
 
 REQUESTS = 6
@@ -39,7 +40,7 @@ TIERS: dict[str, dict[str, int]] = {
     "few-tokens": {"tokens_per_minute": TOKENS},
     "ample": {"requests_per_minute": 100_000, "tokens_per_minute": 10_000_000, "concurrent_streams": 1000},
 }
-STREAMS, WITNESSES, TURNS_MAX = 20, 6, 3
+STREAMS, WITNESSES = 20, 6
 PACE, LENGTH = 20, 135
 # Tokens of the prompt of the first; of each other one more. Then how many each has said when it has used up its own.
 READ_MIN = 38
@@ -47,12 +48,6 @@ FIRST_USED_UP, LAST_USED_UP = TOKENS - READ_MIN - STREAMS, TOKENS - READ_MIN
 # What a hung Redis may hold up a stream for, and a request; and the longest gap, whatever else goes on.
 STREAM_SECONDS_MAX, REQUEST_SECONDS_MAX, GAP_SECONDS_MAX = 0.05, 0.3, 0.3
 FALLBACKS = "sluice_limiter_fallbacks_total"
-
-
-@pytest.fixture(scope="module")
-def redis() -> Iterator[RedisServer]:
-    with RedisServer() as started:
-        yield started
 
 
 @pytest.fixture(scope="module")
@@ -78,15 +73,6 @@ def chain(keys: ApiKeys, redis: RedisServer, tmp_path_factory: pytest.TempPathFa
         with Chain(keys.environment | env, workers=2) as running:
             until(lambda: provider.asked >= 2, 10, "both workers have fetched the keys")
             yield running
-
-
-@pytest.fixture
-def turn() -> int:
-    """Which try this is: one that failed has used up what its callers have in a minute."""
-    return next(_turns)
-
-
-_turns = iter(range(TURNS_MAX))
 
 
 def put(redis: RedisServer, name: str, tier: str = "ample") -> dict[str, str]:

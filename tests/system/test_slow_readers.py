@@ -5,7 +5,7 @@ import socket
 import statistics
 import subprocess
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,9 @@ from tests.support.surfaces import NATIVE, OPENAI
 from tests.support.upstream import ScriptedUpstream
 from tests.support.workers import until
 
-SEND_SECONDS = 2
+# In which also a busy machine generates the 7 MB below.
+SEND_SECONDS = 4
+CUT_SECONDS_MAX = SEND_SECONDS + 20
 STUCK_READERS = 4
 # 7 MB each, below the bound of a stream.
 PIECES, PIECE_BYTES = 900, 8_000
@@ -51,12 +53,14 @@ def chain(
         yield running
 
 
-def neighbours(chain: Chain, seconds: float) -> list[Call]:
+@contextmanager
+def neighbours(chain: Chain, seconds: float) -> Iterator[list[Call]]:
     simulator = {"tokens": int(seconds * NEIGHBOURS_PACE), "tokens_per_second": NEIGHBOURS_PACE, "jitter": 0}
     question = NATIVE.body("simulator", simulator=simulator)
-    calls = [Call(chain.url, NATIVE.path, question) for _ in range(NEIGHBOURS)]
-    # All have asked before anybody is waited for: nothing is read meanwhile, which would count as a gap.
-    return [call.until(1) for call in calls]
+    with ExitStack() as stack:
+        calls = [stack.enter_context(Call(chain.url, NATIVE.path, question)) for _ in range(NEIGHBOURS)]
+        # All have asked before anybody is waited for: nothing is read meanwhile, which would count as a gap.
+        yield [call.until(1) for call in calls]
 
 
 def gap_p99(calls: list[Call]) -> float:
@@ -87,16 +91,21 @@ def stream_of(chain: Chain, model: str) -> str:
     return path
 
 
-def test_readers_that_never_read_hold_nobody_and_are_cut(chain: Chain, upstream: ScriptedUpstream) -> None:
+def slow_readers(chain: Chain) -> int:
+    """How many were cut so far."""
+    return chain.log.count('"outcome":"slow_reader"')
+
+
+def test_readers_that_never_read_hold_nobody_and_are_cut(chain: Chain, upstream: ScriptedUpstream, turn: int) -> None:
     """Each has 7 MB to take, and takes nothing: what is kept for it is a page of the log."""
-    model = "model-1"
+    model = f"model-1{turn}"
     upstream.script(model, tokens=["x" * PIECE_BYTES] * PIECES)
     path = stream_of(chain, model)
     (pid,) = chain.worker_pids()
     ask(chain.url, path)
-    calls = neighbours(chain, 2 * SEND_SECONDS)
-    before = private_bytes(pid)
+    cut_before, before = slow_readers(chain), private_bytes(pid)
     with ExitStack() as stack:
+        calls = stack.enter_context(neighbours(chain, 2 * SEND_SECONDS))
         for _ in range(STUCK_READERS):
             stack.enter_context(come_and_never_read(chain, path))
         most = 0
@@ -104,21 +113,21 @@ def test_readers_that_never_read_hold_nobody_and_are_cut(chain: Chain, upstream:
         def cut() -> bool:
             nonlocal most
             most = max(most, private_bytes(pid))
-            return chain.log.count('"outcome":"slow_reader"') == STUCK_READERS
+            return slow_readers(chain) == cut_before + STUCK_READERS
 
-        until(cut, SEND_SECONDS + 5, "they are cut")
+        until(cut, CUT_SECONDS_MAX, "they are cut")
         finish_all(calls)
     assert most - before < MORE_BYTES_MAX
     assert gap_p99(calls) < 1 / NEIGHBOURS_PACE + GAP_P99_SECONDS_MAX
 
 
 def test_a_generation_whose_reader_never_reads_is_neither_held_up_nor_kept_in_memory(
-    chain: Chain, upstream: ScriptedUpstream
+    chain: Chain, upstream: ScriptedUpstream, turn: int
 ) -> None:
-    model = "model-3"
+    model = f"model-2{turn}"
     upstream.script(model, tokens=["x" * LARGE_PIECE_BYTES] * LARGE_PIECES)
     (pid,) = chain.worker_pids()
-    cut_before, before = chain.log.count('"outcome":"slow_reader"'), private_bytes(pid)
+    cut_before, before = slow_readers(chain), private_bytes(pid)
     body = {"model": model, "stream": True, "prompt": "x", "on_disconnect": "finish"}
     with come_and_never_read(chain, NATIVE.path, body):
         most = 0
@@ -126,9 +135,9 @@ def test_a_generation_whose_reader_never_reads_is_neither_held_up_nor_kept_in_me
         def cut() -> bool:
             nonlocal most
             most = max(most, private_bytes(pid))
-            return chain.log.count('"outcome":"slow_reader"') == cut_before + 1
+            return slow_readers(chain) == cut_before + 1
 
-        until(cut, SEND_SECONDS + 8, "it is cut")
+        until(cut, CUT_SECONDS_MAX, "it is cut")
         entry = upstream.wait_finished(model, 20)
     assert entry.tokens == LARGE_PIECES
     # It was over before its reader was cut: it did not stand still until then.
@@ -147,7 +156,7 @@ def test_what_is_as_large_as_it_may_be_holds_no_neighbour(
     chain: Chain, upstream: ScriptedUpstream, tmp_path: Path
 ) -> None:
     """An answer that is counted and put together at its end, and a request that is read and passed on in one piece."""
-    model, pieces, piece = "model-4", 2_400, "word " * 100
+    model, pieces, piece = "model-3", 2_400, "word " * 100
     upstream.script(model, tokens=[piece] * pieces)
     properties = {f"property-{number}": {"type": "string"} for number in range(500)}
     function = {"name": "f", "parameters": {"type": "object", "properties": properties}}
@@ -155,10 +164,12 @@ def test_what_is_as_large_as_it_may_be_holds_no_neighbour(
     large = tmp_path / "body.json"
     large.write_text(json.dumps(OPENAI.body(model, stream=False, tools=tools)))
     assert 2_000_000 < large.stat().st_size < 10_000_000
-    calls = neighbours(chain, 5)
     # A process of its own: see below.
     command = ["curl", "--silent", "--fail", "--max-time", "30", "--json", f"@{large}", chain.url + OPENAI.path]
-    with subprocess.Popen([*command, "--output", tmp_path / "answer.json"]) as asker:
+    with (
+        neighbours(chain, 5) as calls,
+        subprocess.Popen([*command, "--output", tmp_path / "answer.json"]) as asker,
+    ):
         finish_all(calls)
         assert asker.poll() == 0, "it is there while the neighbours still are"
     answer = json.loads((tmp_path / "answer.json").read_bytes())
@@ -170,14 +181,18 @@ def test_what_is_as_large_as_it_may_be_holds_no_neighbour(
 
 def test_a_long_history_holds_no_neighbour(chain: Chain, upstream: ScriptedUpstream) -> None:
     """Read to the end, and left in the middle: nobody can tell by the gaps between his own tokens."""
-    model = "model-2"
+    model = "model-4"
     upstream.script(model, tokens=HISTORY_EVENTS)
     path = stream_of(chain, model)
-    calls = neighbours(chain, 4)
-    Call(chain.url, path).until(1000).leave("rst")
     # A process of its own, or reading would hold the thread that takes the neighbours' times.
     count = f"curl --silent --fail {chain.url}{path} | grep --count '^id:'"
-    reader = subprocess.Popen(count, shell=True, stdout=subprocess.PIPE)
-    finish_all(calls)
-    assert int(reader.communicate(timeout=20)[0]) == HISTORY_EVENTS + 1
-    assert gap_p99(calls) < GAP_P99_SECONDS_MAX
+    with neighbours(chain, 2) as calls:
+        finish_all(calls)
+        # What this machine does to them by itself, where other tests have both cores.
+        alone_seconds = gap_p99(calls)
+    with neighbours(chain, 4) as calls:
+        Call(chain.url, path).until(1000).leave("rst")
+        with subprocess.Popen(count, shell=True, stdout=subprocess.PIPE) as reader:
+            finish_all(calls)
+            assert int(reader.communicate(timeout=20)[0]) == HISTORY_EVENTS + 1
+    assert gap_p99(calls) < max(GAP_P99_SECONDS_MAX, alone_seconds + GAP_P99_SECONDS_MAX - 1 / NEIGHBOURS_PACE)

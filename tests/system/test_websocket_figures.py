@@ -47,10 +47,6 @@ def before(chain: Chain) -> Scrape:
     return scrape(chain.metrics_url)
 
 
-def risen(found: Scrape, before: Scrape, name: str, **labels: str) -> float:
-    return found.value(name, **labels) - before.value(name, **labels)
-
-
 def lines(chain: Chain, **fields: Any) -> list[dict[str, Any]]:
     """The log's lines of sockets that have these fields."""
     whole = chain.log.rpartition("\n")[0]
@@ -71,25 +67,25 @@ def test_each_stream_that_a_socket_reads_is_counted_as_one_and_the_socket_as_non
         client.say(prompt="three", simulator=LONG).until("token", 3)
         client.drop()
     found = scrape_until(
-        chain.metrics_url, lambda found: risen(found, before, READERS, outcome="client_cancelled") == 1
+        chain.metrics_url, lambda found: found.risen_since(before, READERS, outcome="client_cancelled") == 1
     )
-    assert risen(found, before, READERS, outcome="completed") == 3
-    assert risen(found, before, READERS) == 4
-    assert {result: risen(found, before, RESUMES, result=result) for result in ("ok", "past_end", "gone")} == {
+    assert found.risen_since(before, READERS, outcome="completed") == 3
+    assert found.risen_since(before, READERS) == 4
+    assert {result: found.risen_since(before, RESUMES, result=result) for result in ("ok", "past_end", "gone")} == {
         "ok": 1,
         "past_end": 1,
         "gone": 1,
     }
-    assert risen(found, before, HEARTBEATS) >= 1
-    assert risen(found, before, REFUSED, reason="invalid_request") == 1
-    assert risen(found, before, REFUSED, reason="cursor_gone") == 1
+    assert found.risen_since(before, HEARTBEATS) >= 1
+    assert found.risen_since(before, REFUSED, reason="invalid_request") == 1
+    assert found.risen_since(before, REFUSED, reason="cursor_gone") == 1
 
 
 def test_a_refused_handshake_is_a_refused_request_and_no_reader(chain: Chain, before: Scrape) -> None:
     with RawSocket(chain.url, GENERATE, Origin="http://evil.example") as client:
         assert client.status == 403
-    found = scrape_until(chain.metrics_url, lambda found: risen(found, before, REFUSED, reason="forbidden") == 1)
-    assert risen(found, before, READERS) == 0
+    found = scrape_until(chain.metrics_url, lambda found: found.risen_since(before, REFUSED, reason="forbidden") == 1)
+    assert found.risen_since(before, READERS) == 0
 
 
 def test_sockets_that_come_and_go_in_a_circle_are_a_bounded_number_of_lines(chain: Chain) -> None:

@@ -25,6 +25,7 @@ from tests.support.chain import Chain
 from tests.support.footprint import footprint, inside_env
 from tests.support.gunicorn import Gunicorn
 from tests.support.redis import RedisServer
+from tests.support.scrape import Scrape
 from tests.support.surfaces import NATIVE, OPENAI, SURFACES, Surface
 from tests.support.workers import active_streams, pid_behind, sockets, until
 
@@ -227,8 +228,7 @@ def test_a_terminal_that_nobody_reads_stalls_no_stream_and_what_is_dropped_is_co
 
 def dropped_lines(folder: Path) -> float:
     """By the workers' figures."""
-    samples = (sample for family in WorkerFigures(folder).collect() for sample in family.samples)
-    return sum(sample.value for sample in samples if sample.name == "sluice_log_lines_dropped_total")
+    return Scrape(WorkerFigures(folder).collect()).value("sluice_log_lines_dropped_total")
 
 
 def test_every_line_is_json_of_one_format_and_names_its_request() -> None:

@@ -80,6 +80,17 @@ end
 return out
 """)
 
+# Its owner knows that this server has all that it took of a stream. What is missing before the next append was never
+# written, and is no loss of the server's. ARGV: stream, fence, epoch and seq of the last event.
+CONFIRM = script("""
+local h = prefix .. 'h:' .. ARGV[2]
+local known = redis.call('HMGET', h, 'f', 'e', 's')
+if known[1] ~= ARGV[3] or known[2] ~= ARGV[4] or known[3] ~= ARGV[5] then return 0 end
+even_when_full()
+redis.call('HSET', h, 'm', server .. ':')
+return 1
+""")
+
 # 0, or epoch and seq of the last event, then id and bytes of each entry. ARGV: stream, range's start, events, bytes.
 READ = script("""
 local id, from, events, bytes = ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])

@@ -37,9 +37,9 @@ from app.streams.redis.buckets import Buckets, gather
 from app.streams.redis.creation import Creation
 from app.streams.redis.documents import RedisDocuments
 from app.streams.redis.entry import decode_entry
-from app.streams.redis.event_scripts import APPEND, DESCRIBE, READ, TRIM
+from app.streams.redis.event_scripts import APPEND, CONFIRM, DESCRIBE, READ, TRIM
 from app.streams.redis.leases import HORIZON_MS, RedisLeases
-from app.streams.redis.recent import Recent
+from app.streams.redis.recent import EVENTS_MAX, Recent
 from app.streams.redis.tail import Tail
 from app.streams.redis.topology import Connector, topology_of
 from app.streams.redis.url import parse_redis_url
@@ -182,7 +182,8 @@ class RedisLog(RedisLeases, RedisDocuments):
             events = append.events
             packed, state = (pack_events(events), state_after(events[-1])) if events else (b"", "running")
             arguments += (append.stream_id, append.fence, epoch, first, first + len(events) - 1, state, packed)
-            packs.append(packed)
+            # Held until the batch is done; a long one is packed anew, since only its newest are remembered.
+            packs.append(packed if len(events) <= EVENTS_MAX else b"")
             size += len(packed)
             if size >= CALL_BYTES_MAX:
                 codes += await link.call(APPEND, *arguments)
@@ -225,13 +226,19 @@ class RedisLog(RedisLeases, RedisDocuments):
         found = await self._entries(append.stream_id, "+", 0)
         if found is None:
             return "fenced"
-        whole = self._recent.behind(found[0], append)
-        if whole is not None:
-            log.info("gave again what redis lost", stream=append.stream_id, events=len(whole.events))
-            return (await self._append(bucket, [whole]))[0]
-        log.warning("redis lost a part of a stream", stream=append.stream_id, last=found[0], next=append.first)
-        await self.release(append.stream_id, append.fence)
-        return "fenced"
+        last = found[0]
+        again = self._recent.behind(append.stream_id, last)
+        if again is None:
+            log.warning("redis lost a part of a stream", stream=append.stream_id, last=last, next=append.first)
+            await self.release(append.stream_id, append.fence)
+            return "fenced"
+        result: AppendResult = "ok"
+        if again.events:
+            log.info("gave again what redis lost", stream=append.stream_id, events=len(again.events))
+            result = (await self._append(bucket, [again]))[0]
+        else:  # the hole is ours: what there was no room for while Redis was away
+            await self._buckets.links[bucket].call(CONFIRM, append.stream_id, append.fence, *last)
+        return (await self._append(bucket, [append]))[0] if result == "ok" else result
 
     async def beat(self, owner: str) -> None:
         await super().beat(owner)

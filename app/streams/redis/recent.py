@@ -3,6 +3,8 @@
 from collections import deque
 from itertools import pairwise
 
+from msgspec.structs import replace
+
 from app.events import ENDS
 from app.streams.log import Append, Cursor
 from app.streams.packing import pack_events, unpack_events
@@ -53,16 +55,17 @@ class Recent:
         """The ends of streams that ended lately, each with what lies before it."""
         return [_append(stream_id, kept) for stream_id, kept in self._ended.items()]
 
-    def behind(self, last: Cursor, append: Append) -> Append | None:
-        """`append`, and before it all that lies behind `last`; None if that is not remembered."""
-        whole = self._whole(append.stream_id)
-        if whole is None or whole.first.epoch != last.epoch or append.first != _next(whole):
+    def behind(self, stream_id: str, last: Cursor) -> Append | None:
+        """What was written of a stream behind `last`, which may be nothing; None if that is not remembered."""
+        whole = self._whole(stream_id)
+        if whole is None:
             return None
+        if last >= _last(whole):
+            return replace(whole, events=[])
         missing = last.seq + 1 - whole.first.seq
-        if missing < 0:
+        if whole.first.epoch != last.epoch or missing < 0:
             return None
-        first = Cursor(last.epoch, last.seq + 1)
-        return Append(append.stream_id, append.fence, first, [*whole.events[missing:], *append.events])
+        return replace(whole, first=Cursor(last.epoch, last.seq + 1), events=whole.events[missing:])
 
     def _whole(self, stream_id: str) -> Append | None:
         """The newest appends that lie one behind the other, as one."""
@@ -92,3 +95,7 @@ def _append(stream_id: str, kept: _Kept) -> Append:
 
 def _next(append: Append) -> Cursor:
     return Cursor(append.first.epoch, append.first.seq + len(append.events))
+
+
+def _last(append: Append) -> Cursor:
+    return Cursor(append.first.epoch, append.first.seq + len(append.events) - 1)

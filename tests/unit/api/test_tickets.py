@@ -21,12 +21,6 @@ TIERS: dict[str, dict[str, int]] = {"free": {}, "pro": {}, "one": {"requests_per
 
 
 @pytest.fixture(scope="module")
-def redis() -> Iterator[RedisServer]:
-    with RedisServer() as started:
-        yield started
-
-
-@pytest.fixture(scope="module")
 def settings(tmp_path_factory: pytest.TempPathFactory, redis: RedisServer) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("tickets")
     keys = ApiKeys(folder, alice="pro", bob="one")

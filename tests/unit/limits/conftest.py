@@ -1,6 +1,6 @@
 """One redis-server for all tests of limits; each begins with an empty one."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -8,12 +8,6 @@ import pytest
 from app.limits.counters import Counters
 from tests.support.redis import RedisServer
 from tests.unit.limits.stores import ALL, opened
-
-
-@pytest.fixture(scope="module")
-def redis() -> Iterator[RedisServer]:
-    with RedisServer() as server:
-        yield server
 
 
 @pytest.fixture(params=ALL)

@@ -94,7 +94,14 @@ def test_the_table_says_of_which_sluice_it_is() -> None:
 
 
 @pytest.mark.parametrize(
-    "said", ["gateway --port {port}", "mine=gateway {origin}", "mine=gateway {port}", "nginx=x {port} {origin}"]
+    "said",
+    [
+        "gateway --port {port}",
+        "mine=gateway {origin}",
+        "mine=gateway {port}",
+        "nginx=env {port} {origin}",
+        "origin=env {port} {origin}",
+    ],
 )
 def test_a_peer_that_cannot_be_started_is_refused_with_what_it_lacks(
     said: str, capsys: pytest.CaptureFixture[str]
@@ -104,6 +111,34 @@ def test_a_peer_that_cannot_be_started_is_refused_with_what_it_lacks(
 
     assert refused.value.code == 2
     assert "argument --peer: NAME=COMMAND, a name of its own, and {port} and {origin}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (["a/b=env {port} {origin}"], "'a/b' has a '/', and names files"),
+        (["mine=env 'A {port} {origin}"], 'mine: "env \'A {port} {origin}": No closing quotation'),
+        (["mine=no-such-gateway {port} {origin}"], "mine: 'no-such-gateway' is no program that can be run"),
+        (["mine=./README.md {port} {origin}"], "mine: './README.md' is no program that can be run"),
+        (["mine=env {port} {origin}", "mine=env -i {port} {origin}"], "given twice: mine"),
+    ],
+    ids=["path", "quotes", "no program", "no executable", "twice"],
+)
+def test_what_would_only_show_when_others_are_measured_already_is_refused_first(
+    said: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as refused:
+        read_options([word for each in said for word in ("--peer", each)])
+
+    assert refused.value.code == 2
+    assert told in capsys.readouterr().err
+
+
+def test_a_peer_may_be_a_program_on_the_path_or_in_the_repository(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir("/")
+    said = ("--peer", "mine=env {port} {origin}", "--peer", "other=scripts/setup.sh {port} {origin}")
+
+    assert [name for name, _ in read_options(said).peer] == ["mine", "other"]
 
 
 def test_nothing_has_a_ratio_to_nothing() -> None:
@@ -121,16 +156,21 @@ def test_readme_shows_the_comparison_once_it_was_measured(tmp_path: Path, monkey
 
 
 def test_readme_shows_what_a_token_costs_once_it_was_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = tmp_path / "results.json"
-    monkeypatch.setattr(figures_reference, "BENCH", file)
-    assert figures_reference.bench_table().startswith("Not measured yet: `make bench ARGS=--write`")
+    monkeypatch.setattr(figures_reference, "RESULTS", tmp_path)
+    assert figures_reference.bench_tables().startswith("Not measured yet: `make bench ARGS=--write`")
 
-    file.write_bytes(as_json("a title", "the command", [origin_row(), yardstick_row(), sluice_row()]))
-    lines = figures_reference.bench_table().splitlines()
+    rows = [origin_row(), yardstick_row(), sluice_row()]
+    (tmp_path / "costs.json").write_bytes(as_json("a title", "the command", rows))
+    lines = figures_reference.bench_tables().splitlines()
     assert lines[3] == "| NGINX alone | 200 | – | – | 20.0 | – | 0.0 ms | 54.0 ms | 0.2 % | – |"
     assert lines[4] == "| Sluice | 200 | 52.2 | 2.6 | – | – | 2.2 ms | 54.0 ms | 0.2 % | 40.5 |"
     assert lines[-1].startswith("`the command`, ")
     assert "a title; " in lines[-1]
+
+    (tmp_path / "more.json").write_bytes(as_json("a title", "another command", rows))
+    both = figures_reference.bench_tables()
+    assert both.startswith("\n".join(lines))
+    assert "\n`another command`, " in both
 
 
 def test_readme_says_whether_the_number_is_a_measurement(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

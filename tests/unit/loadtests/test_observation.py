@@ -1,6 +1,8 @@
 """What is kept of a stream, and what its events mean."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ from loadtests.capacity.records import read_records
 from loadtests.observation import Journal, Observation, Outcome
 from loadtests.sse import Event
 from loadtests.surfaces import Meaning, Native, OpenAI, Wish
+from tests.support.launched import HOME
 
 
 def observed() -> Observation:
@@ -56,17 +59,45 @@ def test_what_a_reset_makes_void_does_not_count() -> None:
 
 
 def test_the_journal_is_what_the_sweep_reads(tmp_path: Path) -> None:
-    journal = Journal(tmp_path / "records", "streams-0")
+    journal = Journal(tmp_path / "records", 0)
     journal.write(observed())
     silent = Observation("short chat", 3.0, 3.0)
     silent.end(43.0, Outcome.SILENT)
     journal.write(silent)
     journal.close()
 
-    first, second = read_records(tmp_path / "records" / "streams-0.jsonl")
+    first, second = read_records(journal.file)
 
     assert (first.ttft_ms, first.largest_gap_ms, first.tokens, first.outcome) == (500, 300, 5, "finished")
     assert (second.ttft_ms, second.largest_gap_ms, second.outcome) == (None, None, "silent")
+
+
+IN_A_CONTAINER = """
+import os, sys
+from pathlib import Path
+os.getpid = lambda: 7
+from loadtests.observation import Journal, Observation
+journal = Journal(Path(sys.argv[1]), 0)
+journal.write(Observation("short chat", 1.0, 1.0))
+journal.close()
+"""
+
+
+def test_a_second_run_has_its_own_journal_where_containers_give_it_the_same_process_id(tmp_path: Path) -> None:
+    for _ in range(2):
+        subprocess.run([sys.executable, "-c", IN_A_CONTAINER, str(tmp_path)], cwd=HOME, check=True, timeout=60)
+
+    files = list(tmp_path.glob("*.jsonl"))
+    assert [len(file.read_text().splitlines()) for file in files] == [1, 1]
+
+
+def test_two_tests_of_one_process_are_in_one_journal(tmp_path: Path) -> None:
+    for _ in range(2):
+        journal = Journal(tmp_path, 0)
+        journal.write(observed())
+        journal.close()
+
+    assert len(read_records(journal.file)) == 2
 
 
 def chunk(**delta: str) -> Event:

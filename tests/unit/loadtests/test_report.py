@@ -3,6 +3,9 @@
 import json
 from pathlib import Path
 
+import pytest
+
+from loadtests.bench.__main__ import read_options
 from loadtests.bench.report import HEADINGS, markdown, write
 from tests.unit.loadtests.rows import figures, origin_row, sluice_row, unseen_row, yardstick_row
 
@@ -49,6 +52,18 @@ def test_a_row_that_is_not_valid_says_so_under_the_table() -> None:
 
     assert cells(text, "Sluice")["errors"] == "3"
     assert "Not valid: Sluice, 200 streams: 3 × truncated." in text
+
+
+def test_figures_are_left_for_readme_under_a_name_and_nowhere_else(capsys: pytest.CaptureFixture[str]) -> None:
+    assert [read_options(words).write for words in ([], ["--write"], ["--write", "all-on"])] == [
+        None,
+        "costs",
+        "all-on",
+    ]
+    for name in ("../costs", "Costs", ""):
+        with pytest.raises(SystemExit):
+            read_options(["--write", name])
+        assert f"{name!r} is no name of small letters" in capsys.readouterr().err
 
 
 def test_the_table_and_the_json_are_left_in_the_folder(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from app.observability.families import WorkerFigures
 from app.observability.figure_files import FigureFiles
 from app.observability.figures import Figures
 from app.observability.places import claim
+from deploy.processes import die_with
 from tests.support.scrape import Scrape
 from tests.unit.observability.forked import begin
 
@@ -63,8 +64,13 @@ def scrape_all_the_while(folder: Path, out: int, end: int) -> None:
 def main(folder: Path, count: int) -> None:
     said_here, said_there = os.pipe()
     end_there, end_here = os.pipe()
+    parent = os.getpid()
     if os.fork() == 0:
+        die_with(parent)
+        os.close(end_here)
         scrape_all_the_while(folder, said_there, end_there)
+    os.close(said_there)
+    os.close(end_there)
     registry = CollectorRegistry()
     registry.register(WorkerFigures(folder))
     dice = random.Random(7)

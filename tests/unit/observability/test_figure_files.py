@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry
 
 from app.observability import metrics
 from app.observability.families import WorkerFigures
-from app.observability.figure_files import FigureFiles, is_sound
+from app.observability.figure_files import FILE_BYTES, FigureFiles, is_sound
 from app.observability.figures import Figures
 from app.observability.places import claim
 from tests.support.launched import HOME
@@ -142,10 +142,12 @@ def test_a_file_has_its_name_only_when_it_is_whole(
     """A scrape that met an empty one failed altogether, or called it damaged."""
     files = FigureFiles(claim(tmp_path))
     named: list[Path] = []
+    lengths: list[int] = []
     allocate = os.posix_fallocate
 
     def look_first(fd: int, offset: int, length: int) -> None:
         named.extend(tmp_path.glob("*.db"))
+        lengths.append(length)
         allocate(fd, offset, length)
         assert [path for path in tmp_path.glob("*.db") if not path.stat().st_size] == []
 
@@ -153,6 +155,7 @@ def test_a_file_has_its_name_only_when_it_is_whole(
     figures.gauges.clear()
     figures.tallies.clear()
     files.write(figures)
+    assert lengths == [FILE_BYTES], "it was looked at"
     assert named == []
     assert exported(tmp_path).value("sluice_streams_total") == 3
 

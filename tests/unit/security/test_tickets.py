@@ -95,6 +95,15 @@ async def test_a_conversations_ticket_is_good_as_long_as_a_token_and_no_longer_t
     assert now + good_for <= kept.expires_at + kept.leeway_seconds < now + good_for + 30
 
 
+async def test_a_conversations_ticket_lives_longer_than_a_stream_is_kept() -> None:
+    """A socket that came back within the time that it was promised was told that its ticket is not valid."""
+    tickets = tickets_of(MemoryCounters(), kept_seconds=0.1)
+    ticket = await tickets.issue(ANA, Opening("conversation", "c1"))
+    await tickets.open(ticket, await tickets.find(ticket))
+    await asyncio.sleep(0.3)
+    assert (await tickets.find(ticket)).opening.opened
+
+
 @pytest.mark.parametrize("ticket", ["", "x" * 43, "x" * 42, "x" * 100_000, "../../etc/passwd", "\0" * 43])
 async def test_what_is_no_ticket_opens_nothing(ticket: str) -> None:
     with pytest.raises(Unauthorized):

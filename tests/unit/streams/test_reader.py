@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from app.errors import CursorGone, ProducerLost
+from app.errors import CursorGone, LogUnavailable, ProducerLost
 from app.events import Event, Token
 from app.streams.log import START, Append, Cursor, StreamRecord
 from app.streams.memory_log import MemoryLog
@@ -107,3 +107,30 @@ async def test_what_fell_out_of_the_tail_while_the_log_was_away_is_gone_and_not_
     for one in (behind, reader, stream.reader(10)):
         with pytest.raises(CursorGone):
             await one.take()
+
+
+async def test_what_a_reader_had_without_an_id_comes_again_only_on_another_connection(stream: Stream) -> None:
+    """The log went away, took what was said all the same, and gave the stream to another worker: on the connection on
+    which it had come without an id it came a second time, with one."""
+    had, slow = stream.reader(10), stream.reader(10)
+    pushed = stream.reader(10)
+    stream.tail.extend([(None, Token("y", index=11))])
+    assert pushed.passes(stream.tail.entries, 0)
+    assert [cursor for cursor, _ in await had.take()] == [None]
+    stream.tail.forget_unnamed()
+    await stream.write(2)
+    await stream.follow()
+    for reader in (had, pushed):
+        with pytest.raises(LogUnavailable) as raised:
+            await reader.take()
+        assert raised.value.as_event().retryable
+    assert await places(slow) == [11, 12]
+    assert await places(stream.reader(10)) == [11, 12]
+
+
+async def test_a_tail_without_such_events_goes_on_in_other_hands(stream: Stream) -> None:
+    reader = stream.reader(10)
+    stream.tail.forget_unnamed()
+    await stream.write(1)
+    await stream.follow()
+    assert await places(reader) == [11]

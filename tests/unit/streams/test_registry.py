@@ -9,7 +9,7 @@ from time import monotonic
 import pytest
 import pytest_asyncio
 
-from app.errors import Draining, Internal, ModelNotFound, NotFound
+from app.errors import Draining, Internal, LogUnavailable, ModelNotFound, NotFound
 from app.events import Done, Failed, Token
 from app.streams.account import Account
 from app.streams.generation import Generation
@@ -37,6 +37,21 @@ class SlowLog(MemoryLog):
     async def append(self, batch: Sequence[Append]) -> list[AppendResult]:
         await asyncio.sleep(0.05)
         return super().append_nowait(batch)
+
+
+class FencingLog(SlowLog):
+    """Its first answer is lost, though it has taken what was sent, and then the stream is another's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.appends = 0
+
+    async def append(self, batch: Sequence[Append]) -> list[AppendResult]:
+        self.appends += 1
+        if self.appends > 1:
+            return ["fenced"] * len(batch)
+        await super().append(batch)
+        raise LogUnavailable("The answer was lost.")
 
 
 def live(here: Worker, reader: Reader) -> LiveStream:
@@ -101,6 +116,18 @@ async def test_nobody_cancels_or_reads_the_stream_of_another(here: Worker) -> No
             await attempt
     assert here.active == 1
     here.streams.detach(reader)
+
+
+async def test_a_reader_gets_nothing_twice_on_the_connection_on_which_it_came_without_an_id() -> None:
+    """It comes again with its id from the log, which another worker writes now: by that he has to come back."""
+    async with worker(FencingLog()) as here:
+        reader = await begun(here, Steps(Token("a"), FOREVER))
+        tail = live(here, reader).tail
+        assert [cursor for cursor, _ in await reader.take()] == [None]
+        await until(lambda: tail.last == Cursor(0, 1))
+        with pytest.raises(LogUnavailable):
+            await reader.take()
+        here.streams.detach(reader)
 
 
 async def test_cancelling_twice_does_not_interrupt_the_cleaning_up() -> None:

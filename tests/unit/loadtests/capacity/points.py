@@ -45,7 +45,9 @@ def point(streams: int = 200, model: Model = "closed", seed: int = 1, **changes:
         finished=ended,
         saturation=Saturation.UNSATURATED,
         stream_seconds=streams * 10.0,
-        health=msgspec.structs.replace(SOUND, in_flight_mean=streams),
+        life_seconds=5.0,
+        edge_seconds=(2 * ended / 10.0 * 5.0**3 / 3) ** 0.5,
+        health=msgspec.structs.replace(SOUND, in_flight_mean=streams, scheduled=ended),
         cost=Cost(50.0, 20.0, 60.0, 20.0),
         tokens_per_second_due=20.0,
     )

@@ -181,8 +181,10 @@ def test_another_models_file_has_another_hash(monkeypatch: pytest.MonkeyPatch) -
         ({"repetitions": 2}, "3 repetitions"),
         ({"profile": SMOKE}, "objectives that users are promised"),
         ({"target": "http://127.0.0.1:8080"}, "the figures of one worker"),
+        ({"system": "everything-redis"}, "the system that the limits are of, --system nginx"),
+        ({"system": "sluice"}, "the system that the limits are of, --system nginx"),
     ],
-    ids=["whole", "two repetitions", "the tests' profile", "elsewhere"],
+    ids=["whole", "two repetitions", "the tests' profile", "elsewhere", "another system", "without NGINX"],
 )
 def test_the_number_that_bounds_all_is_written_only_of_enough_repetitions_of_what_is_promised(
     asked: dict[str, Any], lacks: str, told: Answer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

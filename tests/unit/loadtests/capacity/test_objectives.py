@@ -7,6 +7,7 @@ import msgspec
 import pytest
 import yaml
 
+from loadtests.bench.generator import Demand
 from loadtests.capacity.objectives import PROFILES, SMOKE, Objectives, UnknownProfile, objectives
 from tests.support.launched import HOME
 
@@ -55,6 +56,14 @@ def test_the_profile_of_the_tests_is_not_and_says_what_laxer_means(promised: dic
     ]
     slow = msgspec.structs.replace(objectives("chat"), tokens_per_second=9)
     assert laxer(slow, promised) == ["tokens_per_second"]
+
+
+@pytest.mark.parametrize("name", [*NAMES, SMOKE])
+def test_a_profiles_streams_begin_all_over_the_life_of_one(name: str) -> None:
+    """The longer ones began within five seconds, and none of them ended before the window closed."""
+    due = objectives(name)
+    demand = Demand(100, due.tokens_per_second, due.tokens_per_stream, seconds=8)
+    assert demand.ramp_seconds == due.stream_seconds
 
 
 def test_a_profile_that_there_is_not_is_answered_with_those_that_there_are() -> None:

@@ -1,6 +1,7 @@
 """What Redis may lose, never in silence: evicted, flushed, restarted, failed over, and a clock that was set back."""
 
 import asyncio
+import contextlib
 import hashlib
 import random
 import subprocess
@@ -14,7 +15,7 @@ from app.errors import CursorGone, LogFull, LogUnavailable, NotFound
 from app.events import Event, Failed, Reset, Token
 from app.streams.log import START, Append, Cursor
 from app.streams.redis import log as redis_log
-from app.streams.redis.event_scripts import APPEND
+from app.streams.redis.event_scripts import APPEND, CONFIRM
 from app.streams.redis.leases import HORIZON_MS
 from app.streams.redis.log import RedisLog
 from app.streams.redis.script import Script
@@ -227,6 +228,59 @@ async def test_an_owner_gives_a_server_again_what_that_has_lost(stale: tuple[Sta
     assert await put(log, stream_id, 56, [DONE]) == "ok"
     for after in (START, Cursor(0, 30), Cursor(0, 45), Cursor(0, 50)):
         assert await read_all(log, stream_id, after) == numbered(1, [*words(1, 55), DONE])[after.seq :]
+
+
+async def test_a_hole_of_its_own_costs_a_stream_no_more_where_the_server_lost_some_as_well(
+    stale: tuple[StaleReplica, RedisLog],
+) -> None:
+    """Both at once: what the server lost is given again, what there was no room for is missing."""
+    pair, log = stale
+    stream_id = await lost_ten_of_fifty(pair, log)
+    assert await put(log, stream_id, 61, [*words(61, 5), DONE]) == "ok"
+    assert await log.read(stream_id, START, 100) == numbered(1, words(1, 50))
+    with pytest.raises(CursorGone):
+        await log.read(stream_id, Cursor(0, 50), 10)
+    assert await read_all(log, stream_id, Cursor(0, 60)) == numbered(61, [*words(61, 5), DONE])
+
+
+@contextlib.asynccontextmanager
+async def restarted() -> AsyncIterator[tuple[RedisLog, str]]:
+    """A stream of twenty tokens, on a server that has been away and has all of it."""
+    with RedisServer(appendonly="yes", appendfsync="always") as server:
+        async with opened(server.url) as log:
+            stream_id = await begin(log)
+            await put(log, stream_id, 1, words(1, 20))
+            server.kill()
+            server.start()
+
+            async def in_doubt() -> bool:
+                with contextlib.suppress(LogUnavailable):
+                    return (await state(log, stream_id)).in_doubt
+                return False
+
+            await until(in_doubt)
+            yield log, stream_id
+
+
+@pytest.mark.parametrize("events", [words(61, 5), [*words(61, 5), DONE]], ids=["running", "ended"])
+async def test_a_server_that_came_back_with_everything_is_gone_on_with_behind_a_hole(events: list[Event]) -> None:
+    """It was away for longer than there was room for what was said meanwhile: that is lost, and nothing else."""
+    async with restarted() as (log, stream_id):
+        assert await put(log, stream_id, 61, events) == "ok"
+        now = await state(log, stream_id)
+        assert (now.last, now.in_doubt) == ((0, 60 + len(events)), False)
+        assert await log.read(stream_id, START, 100) == numbered(1, words(1, 20))
+        with pytest.raises(CursorGone):
+            await log.read(stream_id, Cursor(0, 20), 10)
+        assert await read_all(log, stream_id, Cursor(0, 60)) == numbered(61, events)
+
+
+@pytest.mark.parametrize(("fence", "last"), [(2, 20), (1, 19)])
+async def test_only_its_owner_vouches_for_a_stream_and_for_what_there_is(fence: int, last: int) -> None:
+    async with restarted() as (log, stream_id):
+        (link,) = log._buckets.links
+        assert await link.call(CONFIRM, stream_id, fence, 0, last) == 0
+        assert (await state(log, stream_id)).in_doubt
 
 
 async def test_what_the_owner_does_not_remember_begins_again(stale: tuple[StaleReplica, RedisLog]) -> None:
