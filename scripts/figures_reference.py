@@ -10,7 +10,7 @@ import sys
 from typing import Any
 
 from app.capacity import FILE as CAPACITY
-from loadtests.bench.report import RESULTS
+from loadtests.bench.report import RESULTS, spread
 from loadtests.compare.table import FILE as COMPARISON
 from loadtests.compare.table import markdown
 from scripts.regions import main, table
@@ -81,7 +81,7 @@ def bench_table(known: dict[str, Any]) -> str:
         [
             row["name"],
             str(row["streams"]),
-            _figure(row["gunicorn_cpu_us_per_token"]),
+            _figure(row["gunicorn_cpu_us_per_token"]) + spread(row["gunicorn_cpu_us_of_rounds"]),
             _figure(row["nginx_costs"]),
             _figure(row["nginx_cpu_us_per_token"]),
             _figure(row["redis_cpu_us_per_token"]),

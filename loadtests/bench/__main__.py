@@ -12,6 +12,7 @@ from loadtests.bench.generator import Demand
 from loadtests.bench.measurement import Bench, Row
 from loadtests.bench.processes import REPOSITORY, choose_cores
 from loadtests.bench.report import RESULTS, as_json, write
+from loadtests.bench.rounds import middle
 from loadtests.bench.surfaces import SURFACES
 from loadtests.bench.systems import ASKED_FOR, SYSTEMS
 from loadtests.bench.verdict import broken_limits, faults
@@ -49,6 +50,7 @@ def read_options(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--rate", type=float, default=20.0, help="tokens a second and stream, 1 to 1000")
     parser.add_argument("--tokens", type=int, default=100, help="tokens a stream, before it is reopened")
     parser.add_argument("--seconds", type=float, default=15.0, help="length of a row's window")
+    parser.add_argument("--rounds", type=int, default=1, help="measure all so often, in turns; show the middle rows")
     parser.add_argument("--surface", choices=SURFACES, default="openai", help="which route is measured")
     usual = [name for name in SYSTEMS if name not in ASKED_FOR]
     parser.add_argument("--only", choices=SYSTEMS, nargs="+", default=usual, help="which rows")
@@ -63,8 +65,8 @@ def read_options(words: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--state", type=Path, default=STATE, help="folder for the table, the figures and the logs")
     options = parser.parse_args(words)
-    if min(*options.streams, options.tokens, options.seconds) <= 0 or not 1 <= options.rate <= 1000:
-        parser.error("--streams, --tokens and --seconds are above 0, --rate is 1 to 1000")
+    if min(*options.streams, options.tokens, options.seconds, options.rounds) <= 0 or not 1 <= options.rate <= 1000:
+        parser.error("--streams, --tokens, --seconds and --rounds are above 0, --rate is 1 to 1000")
     return options
 
 
@@ -75,10 +77,18 @@ def _name(said: str) -> str:
 
 
 def measure(options: argparse.Namespace) -> list[Row]:
-    """The rows that were asked for, one after the other."""
+    """The rows that were asked for, of each the middle round.
+
+    Rounds follow each other, and not the same row itself: a machine that changes meanwhile does so for all rows.
+    """
     logs = options.state / "bench"
     logs.mkdir(parents=True, exist_ok=True)
     bench = Bench(build(), logs, choose_cores(), SURFACES[options.surface])
+    return [middle(same) for same in zip(*(one_round(bench, options) for _ in range(options.rounds)), strict=True)]
+
+
+def one_round(bench: Bench, options: argparse.Namespace) -> list[Row]:
+    """Every row once, one after the other."""
     rows = []
     for streams in options.streams:
         for system in [name for name in SYSTEMS if name in options.only]:

@@ -26,7 +26,8 @@ SETTLE_SECONDS = 1.5
 class Row(msgspec.Struct, frozen=True):
     """One line of the table. None where there is no such process.
 
-    `neighbours_percent` is the share of the gateway's core that went to others, or to interrupts.
+    `neighbours_percent` is the share of the gateway's core that went to others, or to interrupts;
+    `gunicorn_cpu_us_of_rounds`, from the least, a token's CPU in each round that this row is the middle of.
     """
 
     system: str
@@ -41,6 +42,7 @@ class Row(msgspec.Struct, frozen=True):
     redis_cpu_us_per_token: float | None
     gunicorn_kib_per_stream: float | None
     nginx_kib_per_stream: float | None
+    gunicorn_cpu_us_of_rounds: list[float] = []
 
     @property
     def achieved_percent(self) -> float:

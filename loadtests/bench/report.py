@@ -84,7 +84,7 @@ def _cells(row: Row, rows: Sequence[Row]) -> list[str]:
     return [
         row.name,
         str(row.streams),
-        _number(row.gunicorn_cpu_us_per_token),
+        _number(row.gunicorn_cpu_us_per_token) + spread(row.gunicorn_cpu_us_of_rounds),
         _number(nginx_costs(row, rows)),
         _number(row.nginx_cpu_us_per_token),
         _number(row.redis_cpu_us_per_token),
@@ -97,6 +97,11 @@ def _cells(row: Row, rows: Sequence[Row]) -> list[str]:
         _number(row.nginx_kib_per_stream),
         str(sum(figures.errors().values())),
     ]
+
+
+def spread(of_rounds: Sequence[float]) -> str:
+    """From what to what, to stand behind the middle of several rounds; nothing for a single one."""
+    return f" ({of_rounds[0]:.0f} to {of_rounds[-1]:.0f})" if len(of_rounds) > 1 else ""
 
 
 def _number(value: float | None, digits: int = 1) -> str:

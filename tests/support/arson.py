@@ -16,6 +16,7 @@ from tests.support.chain import Chain
 # How often each is chosen. HUP costs most: no dead worker is replaced until Gunicorn's reload is over.
 DEEDS = {"KILL": 5, "TERM": 4, "ABRT": 3, "STOP": 4, "HUP": 1}
 STOPPED_SECONDS = (1.0, 8.0)
+PAUSE_SECONDS = (0.8, 2.0)
 
 
 class Deed(NamedTuple):
@@ -43,7 +44,7 @@ class Arsonist:
 
     chain: Chain
     seed: int
-    pause_seconds: tuple[float, float] = (0.8, 2.0)
+    pause_seconds: tuple[float, float] = PAUSE_SECONDS
     deeds: dict[str, int] = field(default_factory=lambda: dict(DEEDS))
     stopped_seconds: tuple[float, float] = STOPPED_SECONDS
     done: list[Deed] = field(default_factory=list)

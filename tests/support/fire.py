@@ -20,20 +20,22 @@ import aiohttp
 import psutil
 
 from app.streams.follower import TAKEOVERS_MAX
-from tests.support.arson import Arsonist
+from tests.support.arson import PAUSE_SECONDS, Arsonist
 from tests.support.chain import Chain
 from tests.support.footprint import Footprint, footprint
 from tests.support.journal import Journal, check_wrongs, difference
 from tests.support.log_lines import wrong_lines
+from tests.support.machine import carried
 from tests.support.resuming_client import ResumingClient
 from tests.support.workers import all_active_streams
 
 # Settings that keep a fire short: what waits for a heartbeat, a drain or nobody is over in seconds.
-ENV = {"SLUICE_HEARTBEAT_SECONDS": "1", "SLUICE_DRAIN_SECONDS": "4", "SLUICE_GRACE_SECONDS": "20"}
+ENV = {"SLUICE_HEARTBEAT_SECONDS": "1", "SLUICE_DRAIN_SECONDS": "4", "SLUICE_GRACE_SECONDS": "60"}
 HEARTBEAT_SECONDS = 1.0
+STREAMS = 200
 CLIENT_SECONDS_MAX = 60.0
 # Until what was in use is given back: the readers' last polls, streams that nobody came back for.
-SETTLE_SECONDS_MAX = 35.0
+SETTLE_SECONDS_MAX = 75.0
 # A few connections to Redis that stay open.
 MORE_FILES_MAX = 8
 MORE_PRIVATE_BYTES_MAX = 24 * 1024 * 1024
@@ -43,29 +45,32 @@ LASTING_TASKS = {"redis-tail", "redis-wake", "redis-probe"}
 
 @dataclass
 class Fire:
-    """A crowd of `streams` at a time; a client whose stream has ended begins another one while the fire burns.
+    """A crowd of `STREAMS` at a time; a client whose stream has ended begins another one while the fire burns.
 
     Args:
         chain: began with `ENV` and `inside_env(inside)`.
         seed: of everything that is random here.
+        slower: as `tests.support.machine` says: so much fewer streams, and so much more time between two deeds.
         cut_every: a client cuts its own connection once in so many events.
     """
 
     chain: Chain
     inside: Path
     seed: int
-    streams: int = 200
+    slower: float = 1.0
     cut_every: int = 500
     journals: list[Journal] = field(default_factory=list)
     bodies: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.arsonist = Arsonist(self.chain, self.seed)
+        self.streams = carried(STREAMS, self.slower)
+        pause_seconds = (PAUSE_SECONDS[0] * self.slower, PAUSE_SECONDS[1] * self.slower)
+        self.arsonist = Arsonist(self.chain, self.seed, pause_seconds)
         self.before = self._footprints()
 
     async def burn(self, seconds: float) -> None:
         """Start the crowd, set the fire, and wait until everybody has their text, or gave up."""
-        print(f"fire: seed {self.seed}, {self.streams} streams, {seconds:g} s", file=sys.stderr)
+        print(f"fire: seed {self.seed}, {self.streams} streams, {seconds:.0f} s", file=sys.stderr)
         until = monotonic() + seconds
         async with _session() as session:
             crowd = [asyncio.create_task(self._client(session, slot, until)) for slot in range(self.streams)]

@@ -13,10 +13,12 @@ from openai import AsyncOpenAI
 from tests.support.balancer import Balancer
 from tests.support.chain import Chain
 from tests.support.crowd import body, check_texts, reasons, session
+from tests.support.machine import carried
 from tests.support.resuming_client import ResumingClient
 
 HEARTBEAT_SECONDS = 1.0
 DRAIN_SECONDS = 8
+STREAMS = 200
 POSTS_PER_SECOND = 20
 SDK_CLIENTS = 10
 SDK_TOKENS = 60
@@ -39,16 +41,21 @@ class Rollout:
     Args:
         stream_log: the log that all instances read.
         rounds: how many instances follow each other.
-        streams: long ones, that live through all of it.
+        slower: as `tests.support.machine` says: so much fewer streams.
     """
 
     stream_log: str
     rounds: int = 1
-    streams: int = 200
+    slower: float = 1.0
     workers: int = 2
     clients: list[ResumingClient] = field(default_factory=list)
     sdk: Counter[str] = field(default_factory=Counter)
     logs: list[str] = field(default_factory=list)
+
+    @property
+    def streams(self) -> int:
+        """Long ones, that live through all of it."""
+        return carried(STREAMS, self.slower)
 
     async def run(self) -> None:
         async with AsyncExitStack() as stack:
@@ -111,7 +118,7 @@ class Rollout:
             number += 1
             request = body(number, tokens=20, tokens_per_second=15)
             self._posted.append(asyncio.create_task(self._read(http, url, request)))
-            await asyncio.sleep(1 / POSTS_PER_SECOND)
+            await asyncio.sleep(self.slower / POSTS_PER_SECOND)
 
     async def _ask_sdk(self, url: str, number: int) -> None:
         simulator = {"seed": number, "tokens": SDK_TOKENS, "tokens_per_second": 12}

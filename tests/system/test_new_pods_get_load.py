@@ -11,6 +11,7 @@ import pytest
 from tests.support.deployment import adapted
 from tests.support.journal import check_wrongs
 from tests.support.kubelet import Pod
+from tests.support.machine import slowness
 from tests.support.manifests import Manifest, named, overlay
 from tests.support.rolling_traffic import Traffic
 from tests.support.scrape import scrape
@@ -45,7 +46,7 @@ async def test_readers_who_were_there_before_a_pod_come_to_it_and_miss_nothing(t
     ):
         await deployment.add(1)
         shares: list[float] = []
-        for _ in range(int(CONVERGED_SECONDS_MAX)):
+        for _ in range(int(CONVERGED_SECONDS_MAX * slowness())):
             shares = [await readers(pod) for pod in deployment.pods]
             if min(shares) >= STREAMS / 3 / 2:
                 break

@@ -3,6 +3,7 @@
 import pytest
 
 from tests.support.log_lines import wrong_lines
+from tests.support.machine import slowness
 from tests.support.redis import RedisServer
 from tests.support.rollout import SDK_CLIENTS, Rollout
 
@@ -10,7 +11,7 @@ from tests.support.rollout import SDK_CLIENTS, Rollout
 @pytest.mark.slow
 async def test_a_second_instance_takes_over_from_the_first_and_nobody_loses_a_token() -> None:
     with RedisServer() as redis:
-        rollout = Rollout(redis.url)
+        rollout = Rollout(redis.url, slower=slowness())
         await rollout.run()
     assert rollout.sdk == {"complete": SDK_CLIENTS}
     # All who were on the first instance were asked to move, and streams were handed over.

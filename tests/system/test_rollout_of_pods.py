@@ -11,6 +11,7 @@ from app.timeouts import ledger
 from scripts.kubernetes_streams import generations_draining
 from tests.support.asgi import until
 from tests.support.deployment import Deployment, adapted
+from tests.support.machine import carried, slowness
 from tests.support.manifests import Manifest, container, named, overlay, settings, sluice_pod
 from tests.support.rolling_traffic import Traffic
 from tests.support.service import Service
@@ -42,6 +43,12 @@ async def all_was_orderly(deployment: Deployment, service: Service, clients: Tra
     assert left != []
     assert [pod.killed for pod in left] == [[] for _ in left]
     assert wrong(pods) == []
+
+
+def load(streams: int, stream_seconds: float) -> Load:
+    """What a usual machine carries, or less."""
+    slower = slowness()
+    return Load(carried(streams, slower), 10 / slower, stream_seconds)
 
 
 def wait_of(manifests: Sequence[Manifest], name: str) -> float:
@@ -90,15 +97,15 @@ async def evict(folder: Path, factor: float, load: Load) -> tuple[Traffic, str]:
 
 
 async def test_a_rollout_refuses_no_connection_and_loses_no_token(tmp_path: Path) -> None:
-    await roll(tmp_path, FACTOR, Load(streams=60, posts_per_second=10, stream_seconds=12))
+    await roll(tmp_path, FACTOR, load(streams=60, stream_seconds=12))
 
 
 async def test_scaling_from_three_to_one_refuses_no_connection_and_loses_no_token(tmp_path: Path) -> None:
-    await shrink(tmp_path, FACTOR, Load(streams=60, posts_per_second=10, stream_seconds=8))
+    await shrink(tmp_path, FACTOR, load(streams=60, stream_seconds=8))
 
 
 async def test_an_eviction_without_time_loses_no_token(tmp_path: Path) -> None:
-    await evict(tmp_path, FACTOR, Load(streams=40, posts_per_second=10, stream_seconds=8))
+    await evict(tmp_path, FACTOR, load(streams=40, stream_seconds=8))
 
 
 async def test_a_hundred_readers_of_a_pod_that_leaves_go_one_by_one(tmp_path: Path) -> None:

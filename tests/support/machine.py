@@ -1,0 +1,26 @@
+"""How much slower this machine is just now than the one that the tests' crowds and hurry were made for.
+
+A crowd that a slow machine cannot carry shows what an overload does, and not what a test asks; so crowds are smaller
+there, and fewer seconds are saved.
+"""
+
+from time import perf_counter
+
+LOOPS = 1_000_000
+# What so many take on two cores that three test processes share.
+USUAL_SECONDS = 0.04
+SLOWNESS_MAX = 6.0
+
+
+def slowness() -> float:
+    """From 1, also where it is faster, to `SLOWNESS_MAX`. Takes a fifth of a second, or as often as it is slower."""
+    began = perf_counter()
+    looks = 5
+    for _ in range(looks * LOOPS):
+        pass
+    return min(max(1.0, (perf_counter() - began) / looks / USUAL_SECONDS), SLOWNESS_MAX)
+
+
+def carried(crowd: int, slower: float) -> int:
+    """How many of a crowd a machine that is so much slower carries; at least one."""
+    return max(1, round(crowd / slower))
