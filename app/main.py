@@ -34,6 +34,7 @@ from app.api.versions import VERSIONS
 from app.catalog import CatalogError, adopted, load_catalog
 from app.entrance import Entrance, adopted_credentials, read_credentials
 from app.errors import LogUnavailable, ModelNotFound
+from app.garbage import Garbage
 from app.middleware.access_log import AccessLogMiddleware
 from app.middleware.body_limit import BodyLimitMiddleware
 from app.middleware.cors import SitesMiddleware
@@ -135,7 +136,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         await keeper.start()
         sampler = Sampler(streams, drain, routes, entrance.limiter, lines, getattr(app.state, "figure_files", None))
         figures.allow("tenant", _names(settings.metrics_tenants))
-        duties = [asyncio.create_task(duty(), name="duty") for duty in (keeper.run, pulse.run, withdrawal.run)]
+        garbage = Garbage(lambda: len(streams.live))
+        duties = [
+            asyncio.create_task(duty(), name="duty") for duty in (keeper.run, pulse.run, withdrawal.run, garbage.run)
+        ]
         sampling = asyncio.create_task(sampler.run(), name="sampler")
         yield
         # What is produced first, since it writes to the log and holds upstreams' connections; then what is under it.

@@ -10,7 +10,6 @@ What the stock `UvicornWorker` does otherwise, and why that cuts streams:
 import asyncio
 import contextlib
 import faulthandler
-import gc
 import queue
 import resource
 import signal
@@ -26,6 +25,7 @@ from gunicorn.arbiter import Arbiter
 from uvicorn import Server
 from uvicorn_worker import UvicornWorker
 
+from app import garbage
 from app.observability import places, tracing
 from app.observability.figure_files import FigureFiles
 from app.observability.logging import adopt_stdlib_logger
@@ -42,8 +42,6 @@ HEARTBEAT_SECONDS = 1.0
 # and NGINX uses them no more; a request that meets one which is just being closed gets no answer.
 LINGER_SECONDS = 1.0
 ACCEPT_SECONDS = 0.1
-# Allocations before a collection of the youngest objects, and collections before one of the next generation.
-GC_THRESHOLDS = (20_000, 20, 50)
 # See deploy/timeouts.yaml for these.
 SUCCESSOR_SECONDS = ledger()["successor_seconds"]
 FAREWELL_SECONDS = ledger()["farewell_seconds"]
@@ -167,11 +165,7 @@ class SluiceWorker(UvicornWorker):  # type: ignore[misc]
         # Here, since with Gunicorn's `preload_app` the master makes the application: an exporter of the master's would
         # send every worker's spans as one instance's.
         tracing.configure(self.wsgi)
-        # What is loaded by now lives as long as the process. A full collection that walks it holds all streams for a
-        # fifth of a second; without it, and seldom, for a few milliseconds. The tokens themselves are not tracked.
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(*GC_THRESHOLDS)
+        garbage.settle()
 
     async def _serve(self) -> None:
         self.config.app = self.wsgi

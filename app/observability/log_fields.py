@@ -59,6 +59,7 @@ OTHERS = {
     "events": "how many",
     "exc_info": "becomes `exception`",
     "folder": "where it is",
+    "held_ms": "for how long a worker did nothing else",
     "keys": "how many",
     "last": "what the log ends with",
     "lines": "how many log lines were dropped",

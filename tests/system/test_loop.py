@@ -47,6 +47,14 @@ def collect():
     loop.call_later(0.01, collect)
 collect()
 """
+# Says of each collection that it took place; and makes so many rings that nobody refers to.
+WATCH = """
+import gc
+gc.callbacks.append(lambda phase, info: phase == "stop" and print("collected", info["collected"], flush=True))
+for _ in range(5_000):
+    ring = []
+    ring.append(ring)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -179,3 +187,20 @@ def test_no_generation_is_collected_as_garbage(upstream: ScriptedUpstream, model
         finish_all(calls)
         assert [call.verdict for call in calls] == ["complete"] * 12
         assert "was destroyed" not in gunicorn.log
+
+
+def test_no_stream_waits_for_a_walk_through_all_others() -> None:
+    """CPython itself would begin one about once in ten seconds, and at 400 streams held all of them for 0.1 s."""
+    endless = NATIVE.body("simulator", stream=True, simulator={"tokens": 1000, "tokens_per_second": 10})
+    short = NATIVE.body("simulator", stream=True, simulator={"tokens": 3, "tokens_per_second": 0})
+    with Gunicorn({"SLUICE_GRACE_SECONDS": "1"}, poke=WATCH) as gunicorn:
+        with ExitStack() as stack:
+            calls = [stack.enter_context(Call(gunicorn.url, NATIVE.path, endless)) for _ in range(CONCURRENT)]
+            for call in calls:
+                call.until(1)
+            gunicorn.poke()
+            for _ in range(100):
+                assert ask(gunicorn.url, NATIVE.path, short).verdict == "complete"
+            assert "collected" not in gunicorn.log
+        # It was only put off.
+        until(lambda: sum(map(int, re.findall(r"collected (\d+)", gunicorn.log))) >= 5_000, 20, "garbage is collected")
