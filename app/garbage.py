@@ -17,10 +17,9 @@ log = structlog.get_logger(__name__)
 PERIOD_SECONDS = 1.0
 # With no stream: not worth a walk below.
 OBJECTS_MIN = 2_000
-# With streams: what they may have made that lives, with traces and keys, and how much garbage is borne with beside it,
-# some 50 MB.
-OBJECTS_PER_STREAM = 1_000
-OBJECTS_MAX = 200_000
+# With streams: twice what lives of each, and how much garbage is borne with beside it, some 30 MB.
+OBJECTS_PER_STREAM = 500
+OBJECTS_MAX = 100_000
 # So many times as long as one took, until the next: a hundredth of the time at most.
 RESTS = 100
 
