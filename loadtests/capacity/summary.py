@@ -38,8 +38,9 @@ DEFINITIONS = (
     "the stream was over the bound. Percentiles that so few values cannot tell are left out. Closed: a stream begins "
     "when another has ended. Open: streams begin at random moments (Poisson), whatever the server does. The warm-up, "
     "the ramp and what follows the window are in no figure. Counts: the search's points make the boundary; left out is "
-    "what missed an objective once and not again, a first try what missed again, so that the second stands for it; not "
-    "carried are loads of the open model that a seed missed, all of their seeds; carried are those of the number.",
+    "what missed an objective once and not again, a first try what missed again, so that the second stands for it; "
+    "disturbed is what a neighbour took the core from, so that it was measured again; not carried are loads of the "
+    "open model that a seed missed, all of their seeds; carried are those of the number.",
 )
 
 

@@ -8,7 +8,7 @@ Knows nothing of how a load is made: `Measure` does. All that it does is bounded
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple, Protocol
 
-from loadtests.capacity.again import Again
+from loadtests.capacity.again import Again, Aside
 from loadtests.capacity.boundary import Boundary, boundary
 from loadtests.capacity.objectives import Objectives
 from loadtests.capacity.point import Model, Point
@@ -31,9 +31,8 @@ class Bounds(NamedTuple):
     confirm_seconds: float = 15.0
 
 
-# What became of a point: `search` and `carried` make the result. `left out` missed once and not again; a `first try`
-# missed again, so that the second stands for it; `not carried` is of an open load that a seed missed.
-Role = Literal["search", "left out", "first try", "not carried", "carried"]
+# What became of a point: `search` and `carried` make the result; `not carried` is of an open load that a seed missed.
+Role = Aside | Literal["search", "not carried", "carried"]
 
 
 class Measure(Protocol):
@@ -47,7 +46,7 @@ class Sweep(NamedTuple):
 
     `points` and `boundary` are of the closed model, `carried` and `not_carried` of the open one. `confirmed` is None
     when no load near the boundary was carried; `outside` says so when the boundary is not within the bounds of the
-    search. `dropped` are misses that did not come again, `repeated` the first of two.
+    search. `aside` are the first tries of what was measured twice.
     """
 
     points: list[Point]
@@ -55,15 +54,12 @@ class Sweep(NamedTuple):
     boundary: Boundary
     confirmed: int | None
     outside: str | None
-    dropped: list[Point]
-    repeated: list[Point]
+    aside: list[tuple[Aside, Point]]
     not_carried: list[Point]
 
     def everything(self) -> list[tuple[Role, Point]]:
         """Every point that was measured: those of the search by load, then those of the open model, as they came."""
-        closed: list[tuple[Role, Point]] = [("search", point) for point in self.points]
-        closed += [("left out", point) for point in self.dropped]
-        closed += [("first try", point) for point in self.repeated]
+        closed: list[tuple[Role, Point]] = [*(("search", point) for point in self.points), *self.aside]
         tried: list[tuple[Role, Point]] = [("not carried", point) for point in self.not_carried]
         tried += [("carried", point) for point in self.carried]
         return sorted(closed, key=lambda each: each[1].streams) + tried
@@ -84,14 +80,14 @@ def sweep(measure: Measure, due: Objectives, bounds: Bounds, say: Callable[[str]
     again = Again(measure, due, say, tries=2 if bounds.repetitions > 1 else 1)
     points, outside = search(again, due, bounds, say)
     if outside:
-        return Sweep(points, [], boundary(points, due), None, outside, again.dropped, again.repeated, [])
+        return Sweep(points, [], boundary(points, due), None, outside, again.aside, [])
     for seed in range(2, bounds.repetitions + 1):
         points += _walk(again, due, bounds, boundary(points, due, resamples=1).streams, seed, say)
     found = boundary(points, due)
     say(f"boundary at {found.streams:.0f} streams, interval {found.low:.0f} to {found.high:.0f} ({found.binding})")
     carried, not_carried = _confirm(measure, due, bounds, int(found.low), say)
     confirmed = carried[0].streams if carried else None
-    return Sweep(points, carried, found, confirmed, None, again.dropped, again.repeated, not_carried)
+    return Sweep(points, carried, found, confirmed, None, again.aside, not_carried)
 
 
 def search(

@@ -42,9 +42,15 @@ def generator_complaints(point: Point) -> list[str]:
         found.append(f"the generator's core was {busy:.0f} % busy, at most {GENERATOR_BUSY_PERCENT_MAX:g} %")
     if health.lag_p99_ms > LAG_P99_MS_MAX:
         found.append(f"the generator's loop was {health.lag_p99_ms:.1f} ms late (p99), at most {LAG_P99_MS_MAX:g} ms")
-    if (others := health.neighbours_percent) is not None and others > NEIGHBOURS_PERCENT_MAX:
-        found.append(f"others took {others:.0f} % of the gateway's core, at most {NEIGHBOURS_PERCENT_MAX:g} %")
-    return found
+    return found + neighbour_complaints(point)
+
+
+def neighbour_complaints(point: Point) -> list[str]:
+    """What ran where only the gateway should."""
+    others = point.health.neighbours_percent
+    if others is None or others <= NEIGHBOURS_PERCENT_MAX:
+        return []
+    return [f"others took {others:.0f} % of the gateway's core, at most {NEIGHBOURS_PERCENT_MAX:g} %"]
 
 
 def is_exhausted(point: Point) -> bool:

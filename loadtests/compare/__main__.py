@@ -117,16 +117,17 @@ def measure(name: str, options: argparse.Namespace, due: Objectives, origin: Poi
     console.print(f"measuring {label}", markup=False)
     complaints: list[str] = []
     carried, more = None, False
+
+    def say(line: str) -> None:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
     with LocalTarget(site(name, options), due) as target:
-        point = target("closed", options.streams, 1, options.seconds)
+        again = Again(target, due, say)
+        point = again("closed", options.streams, 1, options.seconds)
         complaints += reasons([point], due)
         if options.streams_max:
             bounds = Bounds(streams_min=STREAMS_MIN, streams_max=options.streams_max, seconds=options.seconds)
-
-            def say(line: str) -> None:
-                console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-            points, outside = search(Again(target, due, say), due, bounds, say)
+            points, outside = search(again, due, bounds, say)
             carried, more = how_far(points, outside, due)
             beyond = 1.0 if more else 1.1  # what lies near the boundary decides; there is none of what carries more
             near = [each for each in points if carried is None or each.streams <= beyond * carried]

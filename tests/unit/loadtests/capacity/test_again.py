@@ -1,0 +1,75 @@
+"""What is measured twice, and which of the two counts."""
+
+import msgspec
+
+from loadtests.capacity.again import OTHER_SEEDS, Again
+from loadtests.capacity.point import Model, Point
+from tests.unit.loadtests.capacity.points import CHAT, loaded, point
+
+
+def missed(streams: int) -> Point:
+    return loaded(streams, streams / 2)
+
+
+def disturbed(measured: Point) -> Point:
+    return msgspec.structs.replace(measured, health=msgspec.structs.replace(measured.health, neighbours_percent=12.0))
+
+
+def measuring(*points: Point) -> tuple[Again, list[str], list[int]]:
+    """These points, one after the other; what was said, and the seeds that were asked for."""
+    left = list(points)
+    said: list[str] = []
+    seeds: list[int] = []
+
+    def measure(model: Model, streams: int, seed: int, seconds: float) -> Point:
+        seeds.append(seed)
+        return left.pop(0)
+
+    return Again(measure, CHAT, said.append), said, seeds
+
+
+def test_what_kept_its_objectives_undisturbed_is_measured_once() -> None:
+    again, said, seeds = measuring(point(200))
+
+    assert again("closed", 200, 1, 5.0) == point(200)
+    assert (again.aside, said, seeds) == ([], [], [1])
+
+
+def test_a_miss_that_does_not_come_again_is_left_out() -> None:
+    again, said, seeds = measuring(missed(200), point(200))
+
+    assert again("closed", 200, 1, 5.0) == point(200)
+    assert again.aside == [("left out", missed(200))]
+    assert said == ["closed   200 streams, seed 1: missed gap, but not again: left out"]
+    assert seeds == [1, 1 + OTHER_SEEDS]
+
+
+def test_of_two_misses_the_second_counts() -> None:
+    again, said, _ = measuring(missed(200), missed(200))
+
+    assert again("closed", 200, 1, 5.0) == missed(200)
+    assert (again.aside, said) == ([("first try", missed(200))], [])
+
+
+def test_what_a_neighbour_disturbed_is_measured_again_though_it_kept_its_objectives() -> None:
+    again, said, _ = measuring(disturbed(point(200)), missed(200))
+
+    assert again("closed", 200, 1, 5.0) == missed(200)
+    assert again.aside == [("disturbed", disturbed(point(200)))]
+    assert said == [
+        "closed   200 streams, seed 1: others took 12 % of the gateway's core, at most 10 %: measured again"
+    ]
+
+
+def test_a_second_disturbance_is_left_to_the_verdict() -> None:
+    again, _, seeds = measuring(disturbed(point(200)), disturbed(point(200)))
+
+    assert again("closed", 200, 1, 5.0) == disturbed(point(200))
+    assert len(seeds) == 2
+
+
+def test_a_smoke_run_measures_once() -> None:
+    again, _, _ = measuring(missed(200))
+    once = Again(again._measure, CHAT, print, tries=1)
+
+    assert once("closed", 200, 1, 5.0) == missed(200)
