@@ -25,7 +25,7 @@ Aside = Literal["left out", "first try", "disturbed"]
 class Again:
     """Measures as `measure` does, and a load that missed an objective once more; what was disturbed up to twice more.
 
-    The last time stands, whatever came of it, and `aside` are those before. With 1 as `tries` nothing is measured twice.
+    The last time stands, whatever came of it, and `aside` are those before. With one of `tries` nothing is repeated.
     """
 
     def __init__(
