@@ -77,7 +77,7 @@ capacity: $(DEVELOPMENT) ## Find how many streams a worker carries and, if it ca
 	$(PYTHON) -m loadtests.capacity $(if $(TARGET),--target $(TARGET)) $(ARGS)
 	$(PYTHON) -m scripts.generate
 
-compare: $(DEVELOPMENT) ## Measure Sluice beside NGINX alone, plain Uvicorn and LiteLLM, about ten minutes
+compare: $(DEVELOPMENT) ## Measure Sluice beside NGINX alone, plain Uvicorn and LiteLLM, about twenty minutes
 	@scripts/compare-peers.sh
 	$(PYTHON) -m loadtests.compare $(ARGS)
 	$(PYTHON) -m scripts.generate
