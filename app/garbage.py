@@ -17,11 +17,13 @@ log = structlog.get_logger(__name__)
 PERIOD_SECONDS = 1.0
 # With no stream: not worth a walk below.
 OBJECTS_MIN = 2_000
-# With streams: twice what lives of each, and how much garbage is borne with beside it, some 30 MB.
+# With streams: twice what lives of each, and how much garbage is borne with beside it: some 30 MB, of small ones.
 OBJECTS_PER_STREAM = 500
 OBJECTS_MAX = 100_000
-# So many times as long as one took, until the next: a hundredth of the time at most.
+# So many times as long as one took, until the next: a hundredth of the time. But never for longer than that, in which
+# garbage that makes walks long would grow from each to the next.
 RESTS = 100
+REST_SECONDS_MAX = 10.0
 
 
 def settle() -> None:
@@ -61,6 +63,6 @@ class Garbage:
         streams, began = self._streams(), monotonic()
         gc.collect()
         took_seconds = monotonic() - began
-        self._rests_until = monotonic() + RESTS * took_seconds
+        self._rests_until = monotonic() + min(RESTS * took_seconds, REST_SECONDS_MAX)
         if streams:
             log.info("streams waited for garbage", streams=streams, held_ms=round(1000 * took_seconds, 1))

@@ -71,7 +71,7 @@ def _size(capacity: Mapping[str, Any]) -> dict[str, object]:
         "app_millicores": _up(tokens_per_second * capacity["cpu_us_per_token"] / 1000, 100),
         "streams_mib": streams_mib,
         "workers_mib": workers_mib,
-        # As much again for bodies that are being read and for what is about to be committed.
+        # As much again for garbage (app/garbage.py), bodies that are being read and what is about to be committed.
         "memory_mib": _up(2 * (streams_mib + workers_mib), 128),
         "log_mib": log_mib,
         "state_mib": log_mib + STATE_MIB_BESIDES,

@@ -17,7 +17,7 @@ OTHER_SEEDS = 1000
 # Beyond that the machine is shared for good, and the verdict says so.
 DISTURBED_MAX = 2
 
-# What became of the first time: `left out` missed an objective and not again; a `first try` missed again, so that the
+# Why a point does not count: `left out` missed an objective and not again; a `first try` missed again, so that the
 # second stands for it; a `disturbed` one had a neighbour on its core.
 Aside = Literal["left out", "first try", "disturbed"]
 
@@ -42,29 +42,24 @@ class Again:
         self.aside: list[tuple[Aside, Point]] = []
 
     def __call__(self, model: Model, streams: int, seed: int, seconds: float) -> Point:
-        if self._tries == 1:
-            return self._measure(model, streams, seed, seconds)
-        first = self._undisturbed(model, streams, seed, seconds)
-        if not (missed := first.misses(self._due)):
+        first = self.undisturbed(model, streams, seed, seconds)
+        if not (missed := first.misses(self._due)) or self._tries == 1:
             return first
-        second = self._undisturbed(model, streams, seed + OTHER_SEEDS, seconds)
+        second = self.undisturbed(model, streams, seed + OTHER_SEEDS, seconds)
         if second.misses(self._due):
             self.aside.append(("first try", first))
         else:
-            self._say(f"{_told(first)}: missed {', '.join(missed)}, but not again: left out")
+            self._say(f"{first.label}: missed {', '.join(missed)}, but not again: left out")
             self.aside.append(("left out", first))
         return second
 
-    def _undisturbed(self, model: Model, streams: int, seed: int, seconds: float) -> Point:
+    def undisturbed(self, model: Model, streams: int, seed: int, seconds: float) -> Point:
+        """This load as often as a neighbour disturbs it, within bounds; a miss counts at once."""
         point = self._measure(model, streams, seed, seconds)
-        for _ in range(DISTURBED_MAX):
+        for _ in range(DISTURBED_MAX if self._tries > 1 else 0):
             if not (disturbed := neighbour_complaints(point)):
                 break
-            self._say(f"{_told(point)}: {', '.join(disturbed)}: measured again")
+            self._say(f"{point.label}: {', '.join(disturbed)}: measured again")
             self.aside.append(("disturbed", point))
             point = self._measure(model, streams, seed, seconds)
         return point
-
-
-def _told(point: Point) -> str:
-    return f"{point.model:6} {point.streams:5} streams, seed {point.seed}"

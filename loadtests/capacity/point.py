@@ -62,6 +62,11 @@ class Point(msgspec.Struct, frozen=True):
     tokens_per_second_due: float
 
     @property
+    def label(self) -> str:
+        """Which load it is of, for lines below each other."""
+        return f"{self.model:6} {self.streams:5} streams, seed {self.seed}"
+
+    @property
     def tokens_per_second(self) -> float:
         return self.tokens / self.window_seconds
 

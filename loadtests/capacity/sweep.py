@@ -46,7 +46,7 @@ class Sweep(NamedTuple):
 
     `points` and `boundary` are of the closed model, `carried` and `not_carried` of the open one. `confirmed` is None
     when no load near the boundary was carried; `outside` says so when the boundary is not within the bounds of the
-    search. `aside` are the first tries of what was measured twice.
+    search. `aside` is what was measured again, and why.
     """
 
     points: list[Point]
@@ -59,8 +59,10 @@ class Sweep(NamedTuple):
 
     def everything(self) -> list[tuple[Role, Point]]:
         """Every point that was measured: those of the search by load, then those of the open model, as they came."""
-        closed: list[tuple[Role, Point]] = [*(("search", point) for point in self.points), *self.aside]
-        tried: list[tuple[Role, Point]] = [("not carried", point) for point in self.not_carried]
+        closed: list[tuple[Role, Point]] = [("search", point) for point in self.points]
+        closed += [each for each in self.aside if each[1].model == "closed"]
+        tried: list[tuple[Role, Point]] = [each for each in self.aside if each[1].model == "open"]
+        tried += [("not carried", point) for point in self.not_carried]
         tried += [("carried", point) for point in self.carried]
         return sorted(closed, key=lambda each: each[1].streams) + tried
 
@@ -85,7 +87,7 @@ def sweep(measure: Measure, due: Objectives, bounds: Bounds, say: Callable[[str]
         points += _walk(again, due, bounds, boundary(points, due, resamples=1).streams, seed, say)
     found = boundary(points, due)
     say(f"boundary at {found.streams:.0f} streams, interval {found.low:.0f} to {found.high:.0f} ({found.binding})")
-    carried, not_carried = _confirm(measure, due, bounds, int(found.low), say)
+    carried, not_carried = _confirm(again.undisturbed, due, bounds, int(found.low), say)
     confirmed = carried[0].streams if carried else None
     return Sweep(points, carried, found, confirmed, None, again.aside, not_carried)
 
@@ -179,10 +181,7 @@ def _told(point: Point, due: Objectives, say: Callable[[str], None]) -> list[str
     """The objectives that the point misses; and a line about it for whoever watches."""
     missed = point.misses(due)
     shares = ", ".join(f"{name} {100 * kept.share:.2f} %" for name, kept in point.kept.items())
-    say(
-        f"{point.model:6} {point.streams:5} streams, seed {point.seed}: {shares}"
-        + (f": misses {', '.join(missed)}" if missed else "")
-    )
+    say(f"{point.label}: {shares}" + (f": misses {', '.join(missed)}" if missed else ""))
     return missed
 
 

@@ -29,7 +29,8 @@ from tests.support.machine import carried
 from tests.support.resuming_client import ResumingClient
 from tests.support.workers import all_active_streams
 
-# Settings that keep a fire short: what waits for a heartbeat, a drain or nobody is over in seconds.
+# Settings that keep a fire short: what waits for a heartbeat or a drain is over in seconds, and what nobody reads
+# within the time that an overloaded machine takes to let its readers come back.
 ENV = {"SLUICE_HEARTBEAT_SECONDS": "1", "SLUICE_DRAIN_SECONDS": "4", "SLUICE_GRACE_SECONDS": "60"}
 HEARTBEAT_SECONDS = 1.0
 STREAMS = 200

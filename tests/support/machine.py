@@ -4,9 +4,10 @@ A crowd that a slow machine cannot carry shows what an overload does, and not wh
 there, and fewer seconds are saved.
 """
 
+from statistics import median
 from time import perf_counter
 
-LOOPS = 1_000_000
+LOOPS, LOOKS = 1_000_000, 5
 # What so many take on two cores that three test processes share.
 USUAL_SECONDS = 0.04
 SLOWNESS_MAX = 6.0
@@ -14,13 +15,16 @@ SLOWNESS_MAX = 6.0
 
 def slowness() -> float:
     """From 1, also where it is faster, to `SLOWNESS_MAX`. Takes a fifth of a second, or as often as it is slower."""
-    began = perf_counter()
-    looks = 5
-    for _ in range(looks * LOOPS):
-        pass
-    return min(max(1.0, (perf_counter() - began) / looks / USUAL_SECONDS), SLOWNESS_MAX)
+    return min(max(1.0, median(_look() for _ in range(LOOKS)) / USUAL_SECONDS), SLOWNESS_MAX)
 
 
 def carried(crowd: int, slower: float) -> int:
     """How many of a crowd a machine that is so much slower carries; at least one."""
     return max(1, round(crowd / slower))
+
+
+def _look() -> float:
+    began = perf_counter()
+    for _ in range(LOOPS):
+        pass
+    return perf_counter() - began

@@ -29,6 +29,7 @@ def stream_log(request: pytest.FixtureRequest) -> Iterator[dict[str, str]]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(400)  # on the slowest machine: 90 s of fire, 60 of the last clients, and 75 to settle
 async def test_nobody_loses_or_repeats_a_token_while_workers_burn(stream_log: dict[str, str], tmp_path: Path) -> None:
     with Chain(ENV | inside_env(tmp_path) | stream_log, workers=WORKERS) as chain:
         slower = slowness()

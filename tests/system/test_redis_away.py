@@ -47,8 +47,10 @@ PACE, LENGTH = 20, 135
 READ_MIN = 38
 FIRST_USED_UP, LAST_USED_UP = TOKENS - READ_MIN - STREAMS, TOKENS - READ_MIN
 # What a hung Redis may hold up a stream for, and a request; and the longest gap, whatever else goes on. As much more of
-# each as the machine is slower.
+# each as the machine is slower, but of the first two not so much that one of our waits for Redis could hide in it: a
+# stream's caller may be given more within 0.18 s, and a request may look for a stream's owner for 1 s.
 STREAM_SECONDS_MAX, REQUEST_SECONDS_MAX, GAP_SECONDS_MAX = 0.05, 0.3, 0.3
+SLOW_STREAM_SECONDS_MAX, SLOW_REQUEST_SECONDS_MAX = 0.15, 0.9
 FALLBACKS = "sluice_limiter_fallbacks_total"
 
 
@@ -198,11 +200,12 @@ def test_a_hung_redis_delays_no_stream_and_no_request_for_long(
     # Redis would have refused them more.
     assert [(call.verdict, len(call.frames)) for call in calls] == [("complete", LENGTH + 1)] * len(calls)
     usual, worst = max(map(worst_gap, calls[STREAMS:])), max(map(worst_gap, calls[:STREAMS]))
-    assert worst < max(usual, 1 / PACE) + STREAM_SECONDS_MAX * slower
+    assert worst < max(usual, 1 / PACE) + min(STREAM_SECONDS_MAX * slower, SLOW_STREAM_SECONDS_MAX)
     assert worst < GAP_SECONDS_MAX * slower
     assert asking.statuses == {"counted": {200}, "remote": {200}, "unknown": {503}, "witness": {200}}
     for name, waits in asking.waits.items():
-        assert max(waits) < max(asking.waits["witness"]) + REQUEST_SECONDS_MAX * slower, name
+        more_seconds_max = min(REQUEST_SECONDS_MAX * slower, SLOW_REQUEST_SECONDS_MAX)
+        assert max(waits) < max(asking.waits["witness"]) + more_seconds_max, name
     assert median(asking.waits["witness"]) < REQUEST_SECONDS_MAX * slower
     # Nobody is alone for long who need not be.
     until_back(chain, redis)

@@ -9,7 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from app import garbage
-from app.garbage import OBJECTS_MAX, OBJECTS_MIN, OBJECTS_PER_STREAM, Garbage
+from app.garbage import OBJECTS_MAX, OBJECTS_MIN, OBJECTS_PER_STREAM, REST_SECONDS_MAX, Garbage
 from tests.support.asgi import until
 
 
@@ -33,13 +33,13 @@ def by_ourselves() -> Iterator[None]:
 def test_with_no_stream_a_little_garbage_is_enough() -> None:
     idle = Garbage(lambda: 0)
     assert not idle.is_due()
-    rings = [Ring() for _ in range(OBJECTS_MIN)]  # and a dictionary each
+    rings = [Ring() for _ in range(OBJECTS_MIN + 500)]
     left = weakref.ref(rings[0])
     del rings
     assert idle.is_due()
     idle.collect()
     assert left() is None
-    assert not idle.is_due()
+    assert not Garbage(lambda: 0).is_due()
 
 
 @pytest.mark.parametrize("streams", [1, 50])
@@ -60,13 +60,16 @@ def test_a_line_says_that_streams_waited_and_none_that_nobody_did() -> None:
     assert lines[0]["held_ms"] > 0
 
 
-def test_after_a_long_walk_there_is_a_longer_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("took_seconds", "rest_seconds"), [(0.05, 5.0), (0.5, REST_SECONDS_MAX)])
+def test_a_longer_walk_has_a_longer_rest_but_not_for_ever(
+    took_seconds: float, rest_seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     now = 1000.0
     monkeypatch.setattr(garbage, "monotonic", lambda: now)
 
     def walk() -> int:
         nonlocal now
-        now += 0.5
+        now += took_seconds
         return 0
 
     monkeypatch.setattr(gc, "collect", walk)
@@ -74,9 +77,9 @@ def test_after_a_long_walk_there_is_a_longer_rest(monkeypatch: pytest.MonkeyPatc
     idle = Garbage(lambda: 0)
     assert idle.is_due()
     idle.collect()
-    now += 49.0
+    now += rest_seconds - 0.1
     assert not idle.is_due()
-    now += 2.0
+    now += 0.2
     assert idle.is_due()
 
 

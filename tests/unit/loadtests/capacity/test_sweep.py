@@ -1,5 +1,6 @@
 """The search, on targets whose limit is known."""
 
+import msgspec
 import pytest
 
 from loadtests.capacity.again import OTHER_SEEDS
@@ -94,6 +95,24 @@ def test_the_number_itself_is_measured_without_a_second_try() -> None:
     sweep(target, CHAT, Bounds())
 
     assert {seed for model, _, seed in target.asked if model == "open"} == {1}
+
+
+class Neighbour(Target):
+    """Takes a quarter of the core, once, from the first load of the open model, which misses."""
+
+    def __call__(self, model: Model, streams: int, seed: int, seconds: float) -> Point:
+        measured = super().__call__(model, streams, seed, seconds)
+        if model != "open" or sum(each == "open" for each, _, _ in self.asked) > 1:
+            return measured
+        health = msgspec.structs.replace(measured.health, neighbours_percent=25.0)
+        return msgspec.structs.replace(loaded(streams, streams / 2, model, seed), health=health)
+
+
+def test_a_disturbed_load_of_the_number_itself_is_measured_again() -> None:
+    found = sweep(Neighbour(400), CHAT, Bounds())
+
+    assert found.not_carried == []
+    assert [role for role, each in found.everything() if each.model == "open"] == ["disturbed", *["carried"] * 3]
 
 
 def test_points_far_beyond_the_boundary_do_not_decide() -> None:
