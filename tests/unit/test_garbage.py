@@ -23,8 +23,9 @@ class Ring:
 @pytest.fixture(autouse=True)
 def by_ourselves() -> Iterator[None]:
     """As in a worker; what a test leaves is collected again by the interpreter itself."""
-    gc.collect()
     gc.disable()
+    gc.collect()
+    gc.collect()  # what finalizers of other tests' garbage made
     yield
     gc.enable()
     gc.collect()
