@@ -15,7 +15,7 @@ def disturbed(measured: Point) -> Point:
     return msgspec.structs.replace(measured, health=msgspec.structs.replace(measured.health, neighbours_percent=12.0))
 
 
-def measuring(*points: Point) -> tuple[Again, list[str], list[int]]:
+def measuring(*points: Point, tries: int = 2) -> tuple[Again, list[str], list[int]]:
     """These points, one after the other; what was said, and the seeds that were asked for."""
     left = list(points)
     said: list[str] = []
@@ -25,7 +25,7 @@ def measuring(*points: Point) -> tuple[Again, list[str], list[int]]:
         seeds.append(seed)
         return left.pop(0)
 
-    return Again(measure, CHAT, said.append), said, seeds
+    return Again(measure, CHAT, said.append, tries), said, seeds
 
 
 def test_what_kept_its_objectives_undisturbed_is_measured_once() -> None:
@@ -76,7 +76,7 @@ def test_a_machine_that_is_shared_for_good_is_left_to_the_verdict() -> None:
 
 
 def test_a_smoke_run_measures_once() -> None:
-    again, _, _ = measuring(missed(200))
-    once = Again(again._measure, CHAT, print, tries=1)
+    again, _, seeds = measuring(disturbed(missed(200)), tries=1)
 
-    assert once("closed", 200, 1, 5.0) == missed(200)
+    assert again("closed", 200, 1, 5.0) == disturbed(missed(200))
+    assert (again.aside, seeds) == ([], [1])
